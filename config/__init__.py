@@ -1,0 +1,1 @@
+"""What the operator decided: validated once, frozen, handed on as values."""

@@ -1,0 +1,1 @@
+"""What must survive a power cut: files and tables. Knows nothing of the network or of images."""
