@@ -32,6 +32,11 @@ class Reason(StrEnum):
         member.sentence = sentence
         return member
 
+    @classmethod
+    def named(cls, code: str) -> Reason:
+        """The member of that code; raises KeyError for an unknown one."""
+        return cls.__members__[code]
+
     # --- routing
     NO_ROUTE = "NO_ROUTE", "No route matches this series."
     ROUTE_IGNORES = "ROUTE_IGNORES", "The first matching route says to ignore this series."

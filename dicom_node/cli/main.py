@@ -1,0 +1,77 @@
+"""`dicom-node`: the commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.errors import ConfigError
+from dicom_node import __version__
+from dicom_node.cli import check, records, run, transfer
+from dicom_node.cli.render import complain
+from dicom_node.errors import NodeError
+from engine.errors import EngineError
+from storage.errors import StorageError
+
+app = typer.Typer(
+    name="dicom-node",
+    help="Receives CT and MR series, removes noise in 3D and returns a derived series with full provenance.\n\n"
+    "Research use only. Not a cleared medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(check.config_app, name="config")
+app.add_typer(check.routes_app, name="routes")
+app.add_typer(records.series_app, name="series")
+app.add_typer(records.jobs_app, name="jobs")
+app.add_typer(records.deliveries_app, name="deliveries")
+app.add_typer(run.db_app, name="db")
+app.command()(run.serve)
+app.command()(run.init)
+app.command(hidden=True)(run.role)
+app.command()(transfer.echo)
+app.command()(transfer.send)
+app.command()(check.verify)
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", help="A folder with your own DICOM series instead of the phantom."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where before_after.png is written.")] = Path(
+        "before_after.png"
+    ),
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep everything the demo wrote in this new folder.")
+    ] = None,
+) -> None:
+    """Run the whole line once on this machine: send a noisy series, get a derived one back, verify it."""
+    from dicom_node.demo.demo import run_demo
+
+    raise typer.Exit(run_demo(source=source, picture=output, keep=keep))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"dicom-node {__version__}")
+
+
+def main() -> None:
+    """Run the command line; our own errors become one clear message and exit status 2."""
+    try:
+        app()
+    except ConfigError as exc:
+        complain("The configuration is not usable.", *(str(problem) for problem in exc.problems))
+        sys.exit(2)
+    except (NodeError, StorageError, EngineError) as exc:
+        complain(str(exc))
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(141)

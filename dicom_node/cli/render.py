@@ -1,0 +1,68 @@
+"""Tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dicom_node.operations import plain
+
+console = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+_COLOURS = {
+    "STABLE": "green", "SUCCEEDED": "green", "DELIVERED": "green", "PASS": "green",
+    "RECEIVING": "cyan", "RUNNING": "cyan", "PENDING": "cyan",
+    "RETRY": "yellow", "HELD": "yellow", "SKIPPED": "dim", "CANCELED": "dim",
+    "FAILED": "red", "REFUSED": "red", "FAIL": "red",
+}  # fmt: skip
+
+Column = tuple[str, Callable[[Any], object]]
+
+
+def complain(headline: str, *lines: str) -> None:
+    """Write an error to standard error: one headline, then one line per problem."""
+    _errors.print(Text(headline, style="bold red"))
+    for line in lines:
+        _errors.print(Text(f"  {line}"))
+
+
+def as_text(value: object) -> Text:
+    """A cell: state words in their colour, times to the second, nothing for None. Never markup."""
+    if value is None:
+        return Text("")
+    if isinstance(value, datetime):
+        return Text(value.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+    word = printable(str(value))
+    return Text(word, style=_COLOURS.get(word, ""))
+
+
+def printable(text: str) -> str:
+    """Text from outside (AE titles, comments) with control characters made visible, so no terminal obeys it."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def print_table(title: str, records: Sequence[Any], columns: Iterable[Column]) -> None:
+    """Print records as a table."""
+    columns = list(columns)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, _ in columns:
+        table.add_column(name, overflow="fold")
+    for record in records:
+        table.add_row(*(as_text(get(record)) for _, get in columns))
+    console.print(table)
+    if not records:
+        console.print(Text("  none", style="dim"))
+
+
+def print_json(value: Any) -> None:
+    """Print records or plain values as JSON on standard output, without colours or wrapping."""
+    typer_free = [plain(asdict(item)) for item in value] if isinstance(value, list) else plain(value)
+    print(json.dumps(typer_free, indent=2))

@@ -1,0 +1,46 @@
+"""How a command finds the node it talks about: the configuration file, and the store behind it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.settings import Settings, load_settings
+from dicom_node.observability.logs import configure
+from dicom_node.operations import Operations, open_node_store
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The node's configuration file.", envvar="DICOM_NODE_CONFIG")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many rows at most.")]
+
+DEFAULT_CONFIG = Path("node.yaml")
+
+
+def settings_of(config: Path) -> Settings:
+    """Load the configuration and quieten the log to what concerns a person at a terminal."""
+    configure(level="WARNING", fmt="console")
+    return load_settings(config)
+
+
+@contextmanager
+def operations(config: Path) -> Iterator[Operations]:
+    """The operator's verbs over the configured node's store."""
+    settings = settings_of(config)
+    with open_node_store(settings) as store:
+        yield Operations(store, settings)
+
+
+def actor() -> str:
+    """Who is asking, for the event trail."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:uid-{os.getuid()}"

@@ -1,0 +1,1 @@
+"""The whole line on one machine, with nothing to configure: scanner, node and archive on loopback."""

@@ -1,0 +1,141 @@
+"""The composition root: the only place that knows every concrete class of a running process.
+
+Three roles, each in a process of its own (`dicom_node.supervisor`). APScheduler only wakes sweepers;
+what there is to do, they ask the database.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from config.settings import Settings
+from dicom_node.intake.receiver import build_scp
+from dicom_node.intake.stability import StabilitySweeper
+from dicom_node.observability import events
+from dicom_node.observability.logs import describe_error
+from dicom_node.operations import open_node_store
+from dicom_node.pipeline.delivery import DeliverySender
+from dicom_node.pipeline.enhance import EnhanceWorker
+from storage.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class Role(StrEnum):
+    """What one process of the node does."""
+
+    RECEIVER = "receiver"
+    WORKER = "worker"
+    SENDER = "sender"
+
+
+def utc_now() -> datetime:
+    """The node's wall clock: aware, UTC."""
+    return datetime.now(UTC)
+
+
+def run_role(role: Role, settings: Settings) -> None:
+    """Run one role until SIGTERM, SIGINT or the end of standard input."""
+    stop = _stop_event()
+    structlog.contextvars.bind_contextvars(role=str(role))
+    with open_node_store(settings) as store:
+        {Role.RECEIVER: run_receiver, Role.WORKER: run_worker, Role.SENDER: run_sender}[role](
+            store, settings, stop
+        )
+
+
+def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> None:
+    """Answer associations; on stop, refuse new ones and let running ones finish within the drain limit."""
+    scp = build_scp(store, settings, run_id=uuid.uuid4().hex)
+    scp.start()
+    try:
+        stop.wait()
+    finally:
+        scp.stop(settings.node.drain)
+
+
+def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
+    """Close quiet series, recover abandoned jobs and run enhancements."""
+    sweeper = StabilitySweeper(store, settings)
+    workers = [
+        EnhanceWorker(store, settings, name=_worker_name(f"worker-{number}"), now=utc_now)
+        for number in range(settings.enhancement.workers)
+    ]
+    for worker in workers:
+        worker.warm_up()
+    with _timers(stop) as every:
+        every(1.0, "close-series", sweeper.sweep)
+        every(5.0, "recover-jobs", lambda: store.jobs.requeue_expired(settings.enhancement.attempts))
+        for number, worker in enumerate(workers):
+            every(0.5, f"enhance-{number}", worker.drain)
+        stop.wait()
+        for worker in workers:
+            worker.stop()
+    for worker in workers:
+        worker.close()
+
+
+def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
+    """Deliver derived series, a lane per destination."""
+    sender = DeliverySender(store, settings, name=_worker_name("sender"), now=utc_now)
+    with _timers(stop) as every:
+        every(0.5, "deliver", sender.dispatch)
+        stop.wait()
+    sender.stop(settings.node.drain.total_seconds() * 0.8)
+
+
+@contextmanager
+def _timers(stop: threading.Event) -> Iterator[Callable[[float, str, Callable[[], object]], None]]:
+    """A scheduler whose jobs never overlap themselves and never die of an error."""
+    scheduler = BackgroundScheduler(timezone=UTC)
+
+    def every(seconds: float, name: str, sweep: Callable[[], object]) -> None:
+        def wake() -> None:
+            if stop.is_set():
+                return
+            try:
+                sweep()
+            except Exception as exc:
+                log.error(events.SWEEP_FAILED, sweep=name, **describe_error(exc))
+
+        # Coalesced and never doubled: a sweep that takes long simply delays its next wake-up.
+        limits = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        scheduler.add_job(wake, "interval", seconds=seconds, id=name, next_run_time=utc_now(), **limits)
+
+    scheduler.start()
+    try:
+        yield every
+    finally:
+        scheduler.shutdown(wait=True)
+
+
+def _worker_name(kind: str) -> str:
+    """Who holds a claim: readable in the job log, unique per process start."""
+    return f"{kind}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+
+
+def _stop_event() -> threading.Event:
+    """Set by SIGTERM, SIGINT or the end of standard input (the supervisor is gone)."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return stop

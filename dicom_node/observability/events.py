@@ -1,0 +1,31 @@
+"""The fixed names of everything the node reports, in the log and in the event trail alike.
+
+A name never changes its meaning once released: dashboards and scripts key on it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NODE_STARTED: Final = "node.started"
+NODE_STOPPING: Final = "node.stopping"
+NODE_STOPPED: Final = "node.stopped"
+PROCESS_STARTED: Final = "process.started"
+PROCESS_EXITED: Final = "process.exited"
+SWEEP_FAILED: Final = "sweep.failed"
+
+JOB_CLAIMED: Final = "job.claimed"
+JOB_STAGE: Final = "job.stage"
+JOB_RETRY: Final = "job.retry"
+JOB_SUCCEEDED: Final = "job.succeeded"
+JOB_FAILED: Final = "job.failed"
+JOB_CANCELED: Final = "job.canceled"
+JOB_ABANDONED: Final = "job.abandoned"
+JOB_LOST: Final = "job.claim_lost"
+
+DELIVERY_STARTED: Final = "delivery.started"
+DELIVERY_FINISHED: Final = "delivery.finished"
+DELIVERY_DEFERRED: Final = "delivery.deferred"
+DELIVERY_REFUSED: Final = "delivery.refused"
+
+LIBRARY_MESSAGE: Final = "library.message"

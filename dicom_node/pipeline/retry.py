@@ -1,0 +1,76 @@
+"""Whether and when something is tried again: pure decisions, no action.
+
+Which failures are worth another try is decided in this file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dicom_node.errors import Reason
+
+PERMANENT: frozenset[Reason] = frozenset(
+    {
+        # The same bytes and the same code give the same answer: another attempt only costs time.
+        Reason.DECODE_ERROR,
+        Reason.OUT_OF_RANGE,
+        Reason.UNSAFE_OUTPUT,
+        Reason.VERIFY_FAILED,
+        Reason.SOURCE_CHANGED,
+        Reason.UNREADABLE,
+        Reason.NO_GEOMETRY,
+        Reason.BAD_RESCALE,
+        Reason.UNSUPPORTED_PIXELS,
+        # A person has to change the configuration or look at the destination.
+        Reason.REFUSED_BY_PEER,
+        Reason.NO_CONTEXT,
+        Reason.NO_RETURN_PEER,
+        Reason.UNKNOWN_PEER,
+        Reason.GAVE_UP,
+    }
+)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to wait (full jitter between half and the whole of a doubling delay) and when to stop."""
+
+    first: timedelta
+    longest: timedelta
+    attempts: int | None = None
+    give_up_after: timedelta | None = None
+
+
+def backoff(failures: int, policy: RetryPolicy, rng: random.Random) -> timedelta:
+    """Delay before the next try after `failures` consecutive failures (>= 1).
+
+    Doubles from `first` to `longest`; jitter takes up to half of it away so that jobs that failed
+    together do not come back together.
+    """
+    exponent = min(max(failures, 1) - 1, 32)
+    ceiling = min(policy.longest, policy.first * 2.0**exponent)
+    return ceiling * rng.uniform(0.5, 1.0)
+
+
+def decide(
+    reason: Reason,
+    *,
+    attempts: int,
+    created_at: datetime,
+    now: datetime,
+    policy: RetryPolicy,
+    rng: random.Random,
+) -> datetime | None:
+    """Return when to try again, or None when the failure is final.
+
+    `attempts` counts the attempt that just failed.
+    """
+    if reason in PERMANENT:
+        return None
+    if policy.attempts is not None and attempts >= policy.attempts:
+        return None
+    if policy.give_up_after is not None and now - created_at >= policy.give_up_after:
+        return None
+    return now + backoff(attempts, policy, rng)

@@ -1,0 +1,250 @@
+"""The straight line of one attempt: read, enhance, guard, derive, verify. Each arrow is one function.
+
+Runs inside the enhancement process (`pipeline.child`), which has no database and no network: it gets
+an `AttemptSpec` and leaves derived files in a directory of its own. Only the worker that owns the job
+commits them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dicom_node.errors import DeriveError, NodeError, Reason, ReasonedError
+from dicom_node.imaging.derivation import DerivationPolicy, Provenance
+from dicom_node.imaging.derived_writer import DerivedInstance, derive_series
+from dicom_node.imaging.series_reader import SourceSeries, read_series
+from dicom_node.imaging.uids import UidPlan
+from dicom_node.imaging.verify import verify_series
+from engine.enhancer import CancelToken, EnhancementResult, EnhanceOptions, Enhancer, Progress
+from engine.errors import OutOfRangeError, UnsafeOutputError
+from engine.guardrails import GuardReport, guard
+from engine.volume import Volume
+
+StageListener = Callable[[str], None]
+
+
+class SourceChangedError(ReasonedError):
+    """A stored source instance no longer matches the digest taken when it was received."""
+
+    def __init__(self, sop_instance_uid: str) -> None:
+        super().__init__(Reason.SOURCE_CHANGED, f"SOP instance {sop_instance_uid}.")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One stored instance of the series: where it lies and what its data set must hash to."""
+
+    path: Path
+    sop_instance_uid: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class AttemptSpec:
+    """Everything one attempt needs, JSON-ready; equal specs give equal pixels on one machine."""
+
+    job_key: str
+    sources: tuple[SourceFile, ...]
+    enhancer: str
+    options: Mapping[str, str | int | float | bool]
+    strength: float
+    policy: Mapping[str, Any]
+    neighbours: tuple[Path, ...]
+    directory: Path
+    node_version: str
+    processed_at: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the pipe to the enhancement process."""
+        plain = asdict(self)
+        plain["sources"] = [{**asdict(source), "path": str(source.path)} for source in self.sources]
+        plain["neighbours"] = [str(path) for path in self.neighbours]
+        plain["directory"] = str(self.directory)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> AttemptSpec:
+        """Inverse of `as_json`."""
+        return cls(
+            **{
+                **plain,
+                "sources": tuple(
+                    SourceFile(Path(s["path"]), s["sop_instance_uid"], s["digest"]) for s in plain["sources"]
+                ),
+                "neighbours": tuple(Path(path) for path in plain["neighbours"]),
+                "directory": Path(plain["directory"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """What the worker commits: the derived instances and the facts for the job log (JSON-ready)."""
+
+    derived: tuple[DerivedInstance, ...]
+    facts: Mapping[str, Any]
+
+
+class StageClock:
+    """Tells a listener which stage begins and keeps the wall seconds of each."""
+
+    def __init__(self, listener: StageListener) -> None:
+        self.seconds: dict[str, float] = {}
+        self._listener = listener
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the enclosed block under `name`."""
+        self._listener(name)
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - begin, 3)
+
+
+def run_attempt(
+    spec: AttemptSpec,
+    enhancer: Enhancer,
+    *,
+    on_stage: StageListener,
+    progress: Progress,
+    cancel: CancelToken,
+) -> AttemptResult:
+    """Take one series along the whole line and leave its derived files in `spec.directory`.
+
+    Nothing is visible to anyone until the worker commits the manifest. Raises `ReasonedError` with the
+    reason of the stage that refused, `EnhancementCancelledError` when the token was set.
+    """
+    clock = StageClock(on_stage)
+    with clock.stage("READ"):
+        check_sources(spec.sources)
+        source = read_series([file.path for file in spec.sources])
+    with clock.stage("ENHANCE"):
+        result = enhance(source.volume, enhancer, spec, progress, cancel)
+    with clock.stage("GUARD"):
+        guards = check(source.volume, result)
+    cancel.raise_if_cancelled()
+    with clock.stage("DERIVE"):
+        derived = derive(source, result, enhancer, spec)
+    cancel.raise_if_cancelled()
+    with clock.stage("VERIFY"):
+        bias = verify(spec, derived)
+    report = result.report
+    return AttemptResult(
+        derived=derived,
+        facts={
+            "seconds": clock.seconds,
+            "enhancer": asdict(enhancer.identity),
+            "noise_before": report.noise_before,
+            "noise_after": report.noise_after,
+            "parameters": dict(report.parameters),
+            "guards": guards.as_json(),
+            "bias": bias,
+            "unit": str(source.volume.unit),
+            "shape": list(source.volume.array.shape),
+            "spacing_mm": list(source.volume.spacing_mm),
+            "slices": len(derived),
+        },
+    )
+
+
+def check_sources(sources: tuple[SourceFile, ...]) -> None:
+    """Prove that every stored data set still hashes to what was acknowledged (raises `SourceChangedError`)."""
+    for source in sources:
+        if data_set_digest(source.path) != source.digest:
+            raise SourceChangedError(source.sop_instance_uid)
+
+
+def data_set_digest(path: Path) -> str:
+    """SHA-256 of the data set of a Part 10 file: what follows the file meta group (PS3.10 7.1)."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            head = file.read(144)
+            # 128 preamble, "DICM", then (0002,0000) UL 4: the length of the rest of the group.
+            if len(head) < 144 or head[128:132] != b"DICM" or head[132:136] != b"\x02\x00\x00\x00":
+                return ""
+            file.seek(144 + int.from_bytes(head[140:144], "little"))
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def enhance(
+    volume: Volume, enhancer: Enhancer, spec: AttemptSpec, progress: Progress, cancel: CancelToken
+) -> EnhancementResult:
+    """volume -> enhanced. An enhancer that is out of its range ends the job; it never passes input off as output."""
+    options = EnhanceOptions(strength=spec.strength, extra=spec.options)
+    try:
+        return enhancer.enhance(volume, options=options, progress=progress, cancel=cancel)
+    except OutOfRangeError as exc:
+        raise DeriveError(Reason.OUT_OF_RANGE, f"{exc.reason}: {exc}") from exc
+
+
+def check(before: Volume, result: EnhancementResult) -> GuardReport:
+    """enhanced -> guarded."""
+    try:
+        return guard(before, result)
+    except UnsafeOutputError as exc:
+        raise DeriveError(Reason.UNSAFE_OUTPUT, str(exc)) from exc
+
+
+def derive(
+    source: SourceSeries, result: EnhancementResult, enhancer: Enhancer, spec: AttemptSpec
+) -> tuple[DerivedInstance, ...]:
+    """guarded -> derived: one synced file per source slice in the attempt's own directory."""
+    identity = enhancer.identity
+    policy = DerivationPolicy(**spec.policy)
+    provenance = Provenance(
+        algorithm=identity.name,
+        version=identity.version,
+        digest=identity.digest,
+        title=identity.title,
+        strength=spec.strength,
+        parameters=result.report.parameters,
+        node_version=spec.node_version,
+        processed_at=datetime.fromisoformat(spec.processed_at),
+    )
+    return derive_series(
+        source,
+        result.volume,
+        provenance=provenance,
+        policy=policy,
+        uids=UidPlan(spec.job_key, policy.uid_root),
+        directory=spec.directory,
+        neighbours=spec.neighbours,
+    )
+
+
+def verify(spec: AttemptSpec, derived: tuple[DerivedInstance, ...]) -> float:
+    """Re-read what was written and check it against the source; return the mean bias in real units."""
+    report = verify_series(
+        [source.path for source in spec.sources],
+        [instance.path for instance in derived],
+        policy=DerivationPolicy(**spec.policy),
+    )
+    if not report.passed:
+        failed = ", ".join(f"{check.number} {check.title}" for check in report.checks if not check.passed)
+        raise DeriveError(Reason.VERIFY_FAILED, f"Assertions failed: {failed}.")
+    return float(report.bias)
+
+
+def reason_of(error: Exception) -> tuple[Reason, str]:
+    """The reason code and the safe detail under which a failed attempt is recorded."""
+    if isinstance(error, ReasonedError):
+        return error.reason, error.detail
+    if isinstance(error, NodeError):
+        return Reason.INTERNAL_ERROR, str(error)
+    if isinstance(error, MemoryError):
+        return Reason.INTERNAL_ERROR, "The machine ran out of memory."
+    return Reason.INTERNAL_ERROR, f"{type(error).__name__} in the enhancement process."

@@ -1,0 +1,1 @@
+"""Where derived instances go."""

@@ -1,0 +1,129 @@
+"""`dicom-node serve`: receiver, worker and sender as processes of their own, kept alive and drained.
+
+Separate processes, so that a decoder that eats all memory cannot take the receiver along and a busy
+interpreter cannot slow a C-STORE answer. A child that ends unasked is started again with growing
+waits. Children watch their standard input: when the supervisor dies, however it dies, they end too.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from config.settings import load_settings
+from dicom_node.node import Role
+from dicom_node.observability import events
+from dicom_node.operations import check_enhancers, open_node_store
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.2
+_STEADY_S = 60.0
+_LONGEST_WAIT_S = 30.0
+
+
+@dataclass
+class Child:
+    """One role's process and when it may be started again."""
+
+    role: Role
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    not_before: float = field(default=0.0)
+
+
+class Supervisor:
+    """Keeps one process per role running until `stop`, then drains them in the order of the line."""
+
+    def __init__(self, config: Path) -> None:
+        self._config = config
+        self._settings = load_settings(config)
+        check_enhancers(self._settings)
+        self._children = [Child(role) for role in Role]
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        """Run until `stop`; returns 0 after a clean drain, 1 when a process had to be killed."""
+        # Migrations run once, here, before three processes open the database.
+        open_node_store(self._settings).close()
+        log.info(
+            events.NODE_STARTED, port=self._settings.node.port, ae_titles=list(self._settings.node.ae_titles)
+        )
+        while not self._stop.is_set():
+            for child in self._children:
+                self._tend(child)
+            self._stop.wait(_POLL_S)
+        return self._drain(self._settings.node.drain)
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return."""
+        self._stop.set()
+
+    def install_signal_handlers(self) -> None:
+        """Drain on SIGTERM and SIGINT."""
+
+        def handle(_signal: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+
+    def _tend(self, child: Child) -> None:
+        """Start a child that is not running and whose wait is over."""
+        now = time.monotonic()
+        if child.process is not None:
+            code = child.process.poll()
+            if code is None:
+                if now - child.started_at > _STEADY_S:
+                    child.failures = 0
+                return
+            child.failures += 1
+            wait_s = min(_LONGEST_WAIT_S, 0.5 * 2 ** (child.failures - 1))
+            child.not_before = now + wait_s
+            child.process = None
+            log.error(events.PROCESS_EXITED, role=str(child.role), exit_status=code, restart_in_s=wait_s)
+        if now >= child.not_before:
+            self._start(child, now)
+
+    def _start(self, child: Child, now: float) -> None:
+        """Start one role in a process of its own; it ends when its standard input closes."""
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "dicom_node", "role", str(child.role), "--config", str(self._config)],
+            stdin=subprocess.PIPE,
+            # A terminal's Ctrl-C must reach the supervisor alone, or the order of draining is lost.
+            start_new_session=True,
+        )
+        child.started_at = now
+        log.info(events.PROCESS_STARTED, role=str(child.role), pid=child.process.pid)
+
+    def _drain(self, limit: timedelta) -> int:
+        """Stop the roles together: intake first, within `limit`; kill what does not end."""
+        log.info(events.NODE_STOPPING)
+        deadline = time.monotonic() + limit.total_seconds()
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        killed = 0
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed += 1
+            if process.stdin is not None:
+                process.stdin.close()
+        log.info(events.NODE_STOPPED, killed=killed)
+        return 1 if killed else 0

@@ -1,0 +1,88 @@
+"""A whole node on loopback, a scripted archive beside it, and a small series to send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dicom_node.demo.archive import Archive
+from dicom_node.demo.bench import RunningNode, free_port
+from dicom_node.imaging.phantom_series import write_ct_series
+from engine.phantom import head_phantom, noisy_ct
+
+CONFIG = """\
+node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
+storage: {{directory: {directory}, watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}}}}}
+completion: {{quiet_period: 1 s, quiet_period_by_modality: {{CT: 1 s, MR: 1 s}}, interrupted_factor: 1}}
+enhancement: {{lease: 4 s}}
+delivery: {{backoff_first: 1 s, backoff_longest: 2 s}}
+peers:
+  - {{name: archive, ae_title: ARCHIVE, host: 127.0.0.1, port: {archive_port}}}
+routes:
+  - {{name: all, when: {{modality: [CT, MR]}}, action: enhance, send_to: [archive]}}
+logging: {{format: json}}
+"""
+
+LIMIT = timedelta(seconds=120)
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A noisy CT head phantom: 16 slices of 128x128."""
+    clean = head_phantom(shape=(16, 128, 128), spacing_mm=(3.0, 1.8, 1.8))
+    return write_ct_series(noisy_ct(clean, 20.0, seed=3), tmp_path_factory.mktemp("scanner"))
+
+
+@pytest.fixture(scope="session")
+def long_series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A series whose enhancement takes long enough to be interrupted: 48 slices of 256x256."""
+    return write_ct_series(noisy_ct(head_phantom(), 20.0, seed=4), tmp_path_factory.mktemp("scanner-long"))
+
+
+@pytest.fixture
+def archive_port() -> int:
+    """The port the configured archive listens on, once a test starts it."""
+    return free_port()
+
+
+@pytest.fixture
+def start_archive(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Archive]]:
+    """Start the scripted archive on the configured port."""
+    running: list[Archive] = []
+
+    def start(answer: Callable[[str], int] = lambda _uid: 0x0000) -> Archive:
+        archive = Archive(tmp_path / "archive", port=archive_port, answer=answer)
+        running.append(archive.__enter__())
+        return archive
+
+    yield start
+    for archive in running:
+        archive.__exit__(None, None, None)
+
+
+@pytest.fixture
+def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., RunningNode]]:
+    """Start a node in processes of its own; killed at the end if a test left it running."""
+    nodes: list[RunningNode] = []
+
+    def start(*, directory: Path | None = None, reserve: str = "1 MB") -> RunningNode:
+        config = tmp_path / "node.yaml"
+        config.write_text(
+            CONFIG.format(
+                port=free_port(),
+                archive_port=archive_port,
+                directory=directory or tmp_path / "node-data",
+                reserve=reserve,
+            )
+        )
+        node = RunningNode(config)
+        nodes.append(node)
+        node.start()
+        return node
+
+    yield start
+    for node in nodes:
+        node.kill()

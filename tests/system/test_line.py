@@ -1,0 +1,289 @@
+"""The whole line with real processes: resend, outage, full disk, conflicts, patient data, a clean stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from dicom_node.demo.archive import Archive
+from dicom_node.demo.bench import RunningNode
+from dicom_node.network import scu
+from dicom_node.observability import events
+from storage.states import JobKind, JobState, SeriesState
+
+LIMIT = timedelta(seconds=120)
+StartNode = Callable[..., RunningNode]
+StartArchive = Callable[..., Archive]
+
+
+def series_uid(paths: list[Path]) -> str:
+    return str(dcmread(paths[0], stop_before_pixels=True).SeriesInstanceUID)
+
+
+def send(node: RunningNode, paths: list[Path]) -> list[int]:
+    statuses: list[int] = []
+
+    def on_result(_uid: str, status: int, _comment: str) -> bool:
+        statuses.append(status)
+        return True
+
+    scu.send(node.peer, [scu.outgoing(path) for path in paths], on_result)
+    return statuses
+
+
+def test_an_identical_resend_is_answered_with_success_and_makes_no_new_work(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    assert set(send(node, series)) == {0x0000}
+    first = node.await_end(series_uid(series), LIMIT)
+
+    assert set(send(node, series)) == {0x0000}
+
+    again = node.await_end(series_uid(series), LIMIT)
+    assert [job.id for job in again.jobs] == [job.id for job in first.jobs]
+    assert again.series.generation == first.series.generation
+    assert again.series.instance_count == len(series)
+    assert len(archive.series()) == 1
+
+
+def test_the_same_uid_with_other_content_is_kept_beside_the_first_and_holds_the_series(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path], tmp_path: Path
+) -> None:
+    archive, node = start_archive(), start_node()
+    changed = dcmread(series[3])
+    changed.PixelData = bytes(len(changed.PixelData))
+    twin = tmp_path / "twin.dcm"
+    changed.save_as(twin)
+
+    assert set(send(node, [*series, twin])) == {0x0000}
+
+    story = node.await_end(series_uid(series), LIMIT)
+    assert (story.series.state, story.series.reason) == (SeriesState.HELD, "UID_CONFLICT")
+    assert story.series.instance_count == len(series) + 1
+    assert archive.series() == []
+
+
+def test_a_late_instance_opens_the_next_generation(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    send(node, series[:-1])
+    node.await_end(series_uid(series), LIMIT)
+
+    send(node, series[-1:])
+
+    story = node.wait_for(
+        lambda: _when(node, series, lambda story: len(story.jobs) == 4), LIMIT, "the second generation"
+    )
+    assert story.series.generation == 2
+    assert sorted(archive.instances(uid) for uid in archive.series()) == [len(series) - 1, len(series)]
+
+
+def test_a_missing_slice_holds_the_series_until_it_arrives(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    send(node, series[:7] + series[8:])
+    held = node.await_end(series_uid(series), LIMIT)
+    assert (held.series.state, held.series.reason) == (SeriesState.HELD, "MISSING_SLICE")
+
+    send(node, series[7:8])
+
+    node.wait_for(
+        lambda: archive.series() and archive.instances(archive.series()[0]) == len(series), LIMIT, "delivery"
+    )
+    assert len(archive.series()) == 1
+
+
+def test_a_pacs_that_was_down_gets_everything_oldest_first_without_help(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path], long_series: list[Path]
+) -> None:
+    node = start_node()
+    for paths in (series, long_series):
+        send(node, paths)
+        node.wait_for(lambda: _when(node, paths, _waiting_for_delivery), LIMIT, "the derived series")  # noqa: B023
+    assert any(node.events(events.DELIVERY_DEFERRED))
+
+    archive = start_archive()
+
+    stories = [node.await_end(series_uid(paths), LIMIT) for paths in (series, long_series)]
+    deliveries = [next(job for job in story.jobs if job.kind is JobKind.DELIVER) for story in stories]
+    assert [job.state for job in deliveries] == [JobState.SUCCEEDED, JobState.SUCCEEDED]
+    assert deliveries[0].finished_at < deliveries[1].finished_at
+    assert sorted(archive.instances(uid) for uid in archive.series()) == [len(series), len(long_series)]
+
+
+def test_a_permanent_refusal_ends_at_once_with_the_reason(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    start_archive(lambda _uid: 0xA900)
+    node = start_node()
+    send(node, series)
+
+    story = node.await_end(series_uid(series), LIMIT)
+
+    delivery = next(job for job in story.jobs if job.kind is JobKind.DELIVER)
+    assert (delivery.state, delivery.reason, delivery.attempts) == (JobState.FAILED, "REFUSED_BY_PEER", 1)
+    assert "0xA900" in (delivery.message or "")
+
+
+def test_a_busy_pacs_is_asked_again_and_counts_as_delivered_only_when_every_instance_is(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    seen: list[str] = []
+
+    def busy_once(uid: str) -> int:
+        seen.append(uid)
+        return 0xA700 if len(seen) == 5 else 0x0000
+
+    archive, node = start_archive(busy_once), start_node()
+    send(node, series)
+
+    story = node.await_end(series_uid(series), LIMIT)
+
+    delivery = next(job for job in story.jobs if job.kind is JobKind.DELIVER)
+    assert (delivery.state, delivery.attempts) == (JobState.SUCCEEDED, 2)
+    assert archive.instances(archive.series()[0]) == len(series)
+    assert len(seen) == len(series) + 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 24 MiB; skipped where mounting is not allowed."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_a_full_disk_is_answered_with_a700_and_recovers_without_a_restart(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path], small_disk: Path
+) -> None:
+    archive, node = start_archive(), start_node(directory=small_disk / "node-data", reserve="0 B")
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file:
+        free = shutil.disk_usage(small_disk).free
+        file.write(bytes(free - 3 * series[0].stat().st_size))
+    kept = _files(small_disk)
+
+    statuses = send(node, series)
+
+    assert statuses[0] == 0x0000
+    assert set(statuses[-5:]) == {0xA700}
+    assert len(_files(small_disk)) == len(kept) + statuses.count(0)
+
+    ballast.unlink()
+    assert set(send(node, series)) == {0x0000}
+    story = node.await_end(series_uid(series), LIMIT)
+    assert story.series.instance_count == len(series)
+    assert archive.instances(archive.series()[0]) == len(series)
+
+
+def _files(folder: Path) -> set[Path]:
+    """Every file of the node but the database's own."""
+    return {path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("node.db")}
+
+
+def test_patient_data_reaches_neither_log_nor_database_nor_file_names(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "marked"
+    folder.mkdir()
+    marked = []
+    for number, path in enumerate(series):
+        ds = dcmread(path)
+        for keyword in (
+            "PatientName",
+            "PatientID",
+            "StudyDescription",
+            "SeriesDescription",
+            "AccessionNumber",
+        ):
+            setattr(ds, keyword, "CANARY7391")
+        # Values that a reader complains about, quoting them.
+        ds.PatientAge = "CANARY7391"
+        ds.save_as(folder / f"{number}.dcm")
+        marked.append(folder / f"{number}.dcm")
+    start_archive()
+    node = start_node()
+    send(node, marked)
+
+    story = node.await_end(series_uid(marked), LIMIT)
+
+    assert story.series.state is SeriesState.STABLE
+    node.stop()
+    data = node.settings.storage.directory
+    assert b"CANARY" not in node.log_path.read_bytes()
+    assert all(b"CANARY" not in path.read_bytes() for path in data.glob("node.db*"))
+    assert not [path for path in data.rglob("*") if "CANARY" in path.name]
+
+
+def test_sigterm_drains_and_a_restart_changes_nothing(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    send(node, series)
+    before = node.await_end(series_uid(series), LIMIT)
+
+    assert node.stop() == 0
+
+    node.start()
+    after = node.story(series_uid(series))
+    assert after is not None
+    assert [(job.id, job.state, job.attempts) for job in after.jobs] == [
+        (job.id, job.state, job.attempts) for job in before.jobs
+    ]
+    assert len(archive.series()) == 1
+
+
+def test_the_node_ends_when_its_supervisor_is_killed(
+    start_node: StartNode, start_archive: StartArchive
+) -> None:
+    start_archive()
+    node = start_node()
+    pids = [int(str(event["pid"])) for event in node.events(events.PROCESS_STARTED)]
+    assert len(pids) == 3
+
+    assert node._process is not None
+    node._process.kill()
+    node._process.wait()
+    node._process = None
+
+    node.wait_for(
+        lambda: not any(_alive(pid) for pid in pids), timedelta(seconds=30), "the end of every process"
+    )
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+
+
+def _when(node: RunningNode, paths: list[Path], condition: Callable[..., bool]) -> object:
+    story = node.story(series_uid(paths))
+    over = story is not None and all(
+        job.state in (JobState.SUCCEEDED, JobState.FAILED)
+        for job in story.jobs
+        if job.kind is JobKind.ENHANCE
+    )
+    return story if story is not None and over and condition(story) else None
+
+
+def _waiting_for_delivery(story: object) -> bool:
+    return any(job.kind is JobKind.DELIVER and job.state is JobState.RETRY for job in story.jobs)  # type: ignore[attr-defined]
