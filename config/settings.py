@@ -51,8 +51,11 @@ class Settings(Section):
         return self
 
     def peer(self, name: str) -> Peer | None:
-        """Return the peer of that name, or None."""
-        return next((peer for peer in self.peers if peer.name == name), None)
+        """Return the peer of that name, ready to be called: with our AE title filled in. None if unknown."""
+        for peer in self.peers:
+            if peer.name == name:
+                return peer.model_copy(update={"calling_ae_title": self.calling_title(peer)})
+        return None
 
     def return_peer(self, calling_ae: str) -> Peer | None:
         """Return the peer that `return-to-sender` means for a series from `calling_ae`, or None."""

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import structlog
@@ -78,6 +78,8 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
     with _timers(stop) as every:
         every(1.0, "close-series", sweeper.sweep)
         every(5.0, "recover-jobs", lambda: store.jobs.requeue_expired(settings.enhancement.attempts))
+        # Younger files may belong to an object that is being received right now.
+        every(600.0, "sweep-orphans", lambda: store.sweep_orphans(timedelta(hours=1)))
         for number, worker in enumerate(workers):
             every(0.5, f"enhance-{number}", worker.drain)
         stop.wait()
@@ -133,7 +135,8 @@ def _stop_event() -> threading.Event:
         signal.signal(number, lambda *_: stop.set())
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not through sys.stdin: its lock, held by this thread for ever, would break the interpreter's exit.
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         stop.set()
 

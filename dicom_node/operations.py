@@ -150,9 +150,9 @@ class Operations:
 
 def find_peer(settings: Settings, name: str) -> Peer:
     """The configured peer of that name; raises `UnknownNameError` with the names there are."""
-    for peer in settings.peers:
-        if peer.name == name:
-            return peer
+    peer = settings.peer(name)
+    if peer is not None:
+        return peer
     known = ", ".join(peer.name for peer in settings.peers) or "none"
     raise UnknownNameError(f"no peer is named {name!r}; configured: {known}")
 

@@ -61,7 +61,6 @@ class DeliverySender:
         self._settings = settings
         self._name = name
         self._now = now
-        self._peers = {peer.name: peer for peer in settings.peers if peer.enabled}
         self._lanes: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -120,8 +119,9 @@ class DeliverySender:
 
     def _peer(self, destination: str) -> Peer:
         """The configured peer of that name."""
-        if destination in self._peers:
-            return self._peers[destination]
+        peer = self._settings.peer(destination)
+        if peer is not None and peer.enabled:
+            return peer
         unknown = Reason.NO_RETURN_PEER if destination == RETURN_TO_SENDER else Reason.UNKNOWN_PEER
         raise DeliveryFailedError(unknown, f"Destination {destination!r}.")
 

@@ -8,7 +8,6 @@ for longer than its lease finds its claim gone and its files are discarded.
 from __future__ import annotations
 
 import random
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -98,18 +97,16 @@ class EnhanceWorker:
             self._commit(job, result)
         except LostClaimError:
             log.warning(events.JOB_LOST)
-            _discard(directory)
+            self._store.spool.drop_derived(job.id, job.token)
         except AttemptCanceledError:
-            _discard(directory)
+            self._store.spool.drop_derived(job.id, job.token)
             self._canceled(job)
         except AttemptFailedError as exc:
-            _discard(directory)
+            self._store.spool.drop_derived(job.id, job.token)
             self._failed(job, exc)
 
     def _spec(self, job: JobRecord, directory: Path) -> AttemptSpec:
-        """Turn the job's snapshot into the attempt's input; starts from an empty directory."""
-        _discard(directory)
-        directory.mkdir(mode=0o700, parents=True)
+        """Turn the job's snapshot into the attempt's input."""
         spec = job.spec
         return AttemptSpec(
             job_key=job.key,
@@ -224,8 +221,3 @@ def study_neighbours(store: Store, series_id: int) -> tuple[Path, ...]:
         for job in store.jobs.list(kind=JobKind.ENHANCE, state=JobState.SUCCEEDED, series_id=series.id):
             paths += [derived.path for derived in store.index.derived(job.id)[:1]]
     return tuple(paths)
-
-
-def _discard(directory: Path) -> None:
-    """Remove what an attempt left; nothing in it was ever visible."""
-    shutil.rmtree(directory, ignore_errors=True)

@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from dicom_node.demo.archive import Archive
-from dicom_node.demo.bench import RunningNode
+from dicom_node.demo.bench import RunningNode, is_over
 from dicom_node.network import scu
 from dicom_node.observability import events
 from storage.states import JobKind, JobState, SeriesState
@@ -81,7 +81,9 @@ def test_a_late_instance_opens_the_next_generation(
     send(node, series[-1:])
 
     story = node.wait_for(
-        lambda: _when(node, series, lambda story: len(story.jobs) == 4), LIMIT, "the second generation"
+        lambda: _when(node, series, lambda story: len(story.jobs) == 4 and is_over(story)),
+        LIMIT,
+        "generation two",
     )
     assert story.series.generation == 2
     assert sorted(archive.instances(uid) for uid in archive.series()) == [len(series) - 1, len(series)]

@@ -1,0 +1,182 @@
+"""One row per derived instance and destination: what the destination answered, and what is still to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from storage.clock import Clock
+from storage.database import Database, changed
+from storage.errors import IllegalTransitionError, NotFoundError
+from storage.job_rows import claimed_job, lock_job
+from storage.mapping import delivery_record, derived_record, job_record
+from storage.operator_acts import hurry, resubmit
+from storage.records import DeliveryRecord, DerivedRecord, JobRecord
+from storage.states import DeliveryEvent, DeliveryState, JobEvent, JobKind, JobState, advance
+from storage.tables import DeliveryRow, DerivedRow, DestinationRow, JobRow
+from storage.trail import TrailEvent, add_event
+
+Records = list[DeliveryRecord]
+
+_EVENTS = {
+    DeliveryState.DELIVERED: DeliveryEvent.DELIVER,
+    DeliveryState.REFUSED: DeliveryEvent.REFUSE,
+    DeliveryState.PENDING: DeliveryEvent.DEFER,
+}
+
+
+class Deliveries:
+    """Read and answer the rows of DELIVER jobs. Every method is one short transaction."""
+
+    def __init__(self, database: Database, directory: Path, now: Clock) -> None:
+        self._database = database
+        self._root = directory
+        self._now = now
+
+    def for_job(
+        self, job_id: int, *, only_pending: bool = False
+    ) -> list[tuple[DeliveryRecord, DerivedRecord]]:
+        """The instances of a DELIVER job, ascending position."""
+        query = (
+            select(DeliveryRow, DerivedRow)
+            .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+            .where(DeliveryRow.job_id == job_id)
+            .order_by(DerivedRow.position)
+        )
+        if only_pending:
+            query = query.where(DeliveryRow.state == DeliveryState.PENDING)
+        with self._database.reading() as session:
+            return [
+                (delivery_record(delivery), derived_record(derived, self._root))
+                for delivery, derived in session.execute(query)
+            ]
+
+    def record(
+        self,
+        job: JobRecord,
+        delivery_id: int,
+        *,
+        state: DeliveryState,
+        status: int | None = None,
+        comment: str = "",
+    ) -> DeliveryRecord:
+        """Keep what the destination answered for one instance, as the holder of the DELIVER job.
+
+        DELIVERED and REFUSED are final; PENDING means tried without a final answer. `status` is the DIMSE
+        status (PS3.4 B.2.3), None when none came. Raises `LostClaimError`, `IllegalTransitionError`.
+        """
+        with self._database.writing() as session:
+            claimed_job(session, job)
+            row = session.get(DeliveryRow, delivery_id)
+            if row is None or row.job_id != job.id:
+                raise NotFoundError("delivery", delivery_id)
+            following = advance(DeliveryState(row.state), _EVENTS[state])
+            self._answer(session, row, following, status, comment)
+            add_event(
+                session,
+                TrailEvent.DELIVERY_INSTANCE,
+                at=row.updated_at,
+                series_id=job.series_id,
+                job_id=job.id,
+                data={
+                    "sop_instance_uid": row.sop_instance_uid,
+                    "destination": row.destination,
+                    "state": following.value,
+                    "status": status,
+                },
+            )
+            return delivery_record(row)
+
+    def list(
+        self,
+        *,
+        state: DeliveryState | None = None,
+        destination: str | None = None,
+        job_id: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Records:
+        """Deliveries that match every filter given, newest first."""
+        query = select(DeliveryRow).order_by(DeliveryRow.id.desc()).limit(limit).offset(offset)
+        filters: tuple[tuple[Any, Any], ...] = (
+            (DeliveryRow.state, state),
+            (DeliveryRow.destination, destination),
+            (DeliveryRow.job_id, job_id),
+        )
+        for column, value in filters:
+            if value is not None:
+                query = query.where(column == value)
+        with self._database.reading() as session:
+            return [delivery_record(row) for row in session.scalars(query)]
+
+    def retry(self, target: int | str, actor: str) -> tuple[JobRecord, ...]:
+        """Have a DELIVER job, or every unfinished or failed one of a destination, tried again now.
+
+        Lifts the hold on the destination. Refused instances are sent again, delivered ones are not.
+        Raises `NotFoundError` for an unknown job, `IllegalTransitionError` for one that runs or is done.
+        """
+        with self._database.writing() as session:
+            rows = self._targets(session, target)
+            for row in rows:
+                self._try_again(session, row, actor)
+            for destination in {row.destination for row in rows}:
+                session.execute(
+                    update(DestinationRow)
+                    .where(DestinationRow.name == destination)
+                    .values(not_before=None)
+                    .execution_options(synchronize_session=False)
+                )
+            return tuple(job_record(row) for row in rows)
+
+    def _targets(self, session: Session, target: int | str) -> tuple[JobRow, ...]:
+        """The one job, or those of the destination that wait for a time or have failed; locked."""
+        if isinstance(target, int):
+            row = lock_job(session, target)
+            if row.kind != JobKind.DELIVER:
+                raise NotFoundError("delivery job", target)
+            return (row,)
+        query = (
+            select(JobRow)
+            .where(
+                JobRow.kind == JobKind.DELIVER,
+                JobRow.destination == target,
+                JobRow.state.in_((JobState.PENDING, JobState.RETRY, JobState.FAILED)),
+            )
+            .order_by(JobRow.id)
+            .with_for_update(key_share=True)
+        )
+        return tuple(session.scalars(query))
+
+    def _try_again(self, session: Session, row: JobRow, actor: str) -> None:
+        """Make the job due now, by the event its state allows."""
+        if row.state == JobState.PENDING:
+            return
+        if row.state == JobState.RETRY:
+            hurry(session, row, actor, at=self._now())
+        elif row.state in (JobState.FAILED, JobState.CANCELED):
+            resubmit(session, row, actor, at=self._now())
+        else:
+            raise IllegalTransitionError(row.state, JobEvent.RESUBMIT)
+
+    def _answer(
+        self, session: Session, row: DeliveryRow, state: DeliveryState, status: int | None, comment: str
+    ) -> None:
+        """Write the answer by compare-and-set on the state it was decided in."""
+        statement = (
+            update(DeliveryRow)
+            .where(DeliveryRow.id == row.id, DeliveryRow.state == row.state)
+            .values(
+                state=state.value,
+                status=status,
+                comment=comment,
+                attempts=DeliveryRow.attempts + 1,
+                updated_at=self._now(),
+            )
+            .execution_options(synchronize_session=False)
+        )
+        if changed(session.execute(statement)) != 1:
+            raise IllegalTransitionError(row.state, _EVENTS[state], "the delivery changed meanwhile")
+        session.refresh(row)

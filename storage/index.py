@@ -1,0 +1,262 @@
+"""The index: which associations carried which series, and which instances the series hold.
+
+Every method is one short transaction. Each change adds its line to the trail in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from storage.arrival import mark_carried, store_instance
+from storage.clock import Clock
+from storage.closing import Closing, close_series, discard_series, release_series
+from storage.database import Database, changed
+from storage.errors import NotFoundError
+from storage.known import known_paths
+from storage.mapping import derived_record, instance_record, series_record
+from storage.records import (
+    AddResult,
+    DerivedRecord,
+    Ending,
+    InstanceRecord,
+    Json,
+    NewInstance,
+    NewJob,
+    SeriesRecord,
+)
+from storage.series_rows import lock_series, open_association_exists
+from storage.states import SeriesEvent, SeriesState
+from storage.tables import AssociationRow, DerivedRow, InstanceRow, SeriesRow
+from storage.trail import TrailEvent, add_event
+
+ClosingEvent = Literal[SeriesEvent.CLOSE, SeriesEvent.SKIP, SeriesEvent.HOLD, "close", "skip", "hold"]
+
+
+class Index:
+    """Associations, series and instances."""
+
+    def __init__(self, database: Database, directory: Path, now: Clock) -> None:
+        self._database = database
+        self._root = directory
+        self._now = now
+
+    # --- associations
+
+    def open_association(self, calling: str, called: str, peer_host: str, run_id: str) -> int:
+        """Note an accepted association. `run_id` names this run of the receiver."""
+        with self._database.writing() as session:
+            row = AssociationRow(
+                calling_ae=calling,
+                called_ae=called,
+                peer_host=peer_host,
+                run_id=run_id,
+                opened_at=self._now(),
+            )
+            session.add(row)
+            session.flush()
+            add_event(
+                session,
+                TrailEvent.ASSOCIATION_OPENED,
+                at=row.opened_at,
+                association_id=row.id,
+                data={"calling_ae": calling, "called_ae": called},
+            )
+            return row.id
+
+    def close_association(self, association_id: int, ending: Ending) -> None:
+        """Note how an association ended; a second call changes nothing.
+
+        A series is interrupted when the last association that carried it ended other than by release.
+        """
+
+        def work() -> None:
+            with self._database.writing() as session:
+                self._end(session, association_id, ending)
+
+        self._database.retrying(work)
+
+    def close_lost_associations(self, run_id: str) -> int:
+        """End, as lost, what earlier runs of the receiver left open; how many those were."""
+        with self._database.writing() as session:
+            query = select(AssociationRow.id).where(
+                AssociationRow.ended_at.is_(None), AssociationRow.run_id != run_id
+            )
+            lost = list(session.scalars(query))
+            for association_id in lost:
+                self._end(session, association_id, "lost")
+            return len(lost)
+
+    # --- arrival
+
+    def find_instance(self, sop_instance_uid: str, digest: str) -> InstanceRecord | None:
+        """The stored instance with this UID and this content. For one found, also call `note_carried`."""
+        query = select(InstanceRow).where(
+            InstanceRow.sop_instance_uid == sop_instance_uid, InstanceRow.digest == digest
+        )
+        with self._database.reading() as session:
+            row = session.scalars(query.order_by(InstanceRow.id).limit(1)).one_or_none()
+            return None if row is None else instance_record(row, self._root)
+
+    def note_carried(self, series_id: int, association_id: int) -> None:
+        """The association sent again what the series holds: the series stays open as long as it is.
+
+        Costs a read only, when that is the latest thing known of the series.
+        """
+        query = select(SeriesRow.last_association_id).where(SeriesRow.id == series_id)
+        with self._database.reading() as session:
+            if session.scalar(query) == association_id:
+                return
+        with self._database.writing() as session:
+            mark_carried(session, lock_series(session, series_id), association_id, at=self._now())
+
+    def add_instance(self, new: NewInstance) -> AddResult:
+        """Give a committed file its row; after this returns, success may be answered.
+
+        `stored`: the series is RECEIVING, in its next generation when it was closed, and the jobs of earlier
+        generations that had not ended are CANCELED (SUPERSEDED). `duplicate`: this UID with this content is
+        in this series already; drop the file. `conflict`: the UID names other content or is in another
+        series; both are kept and marked. Safe under any number of equal calls at once.
+        """
+
+        def work() -> AddResult:
+            with self._database.writing() as session:
+                self._database.serialise_on(session, new.sop_instance)
+                return store_instance(session, new, root=self._root, at=self._now())
+
+        return self._database.retrying(work)
+
+    # --- closing
+
+    def closable_series(self) -> list[SeriesRecord]:
+        """RECEIVING series that no open association has carried, the longest waiting first."""
+        query = (
+            select(SeriesRow)
+            .where(SeriesRow.state == SeriesState.RECEIVING, ~open_association_exists())
+            .order_by(SeriesRow.last_received_at, SeriesRow.id)
+        )
+        with self._database.reading() as session:
+            return [series_record(row) for row in session.scalars(query)]
+
+    def close_series(
+        self,
+        series_id: int,
+        revision: int,
+        *,
+        event: ClosingEvent,
+        reason: str | None = None,
+        message: str | None = None,
+        route: str | None = None,
+        evidence: Json | None = None,
+        job: NewJob | None = None,
+    ) -> bool:
+        """Freeze the generation and insert its ENHANCE job; False, and nothing done, if the series moved on.
+
+        Compare-and-set on RECEIVING, the revision the caller decided on, and no open association. A job
+        whose key exists already is left as it is.
+        """
+        closing = Closing(SeriesEvent(event), reason, message, route, dict(evidence or {}), job)
+
+        def work() -> bool:
+            with self._database.writing() as session:
+                return close_series(session, series_id, revision, closing, at=self._now())
+
+        return self._database.retrying(work)
+
+    def release_series(self, series_id: int, actor: str) -> SeriesRecord:
+        """HELD to RECEIVING by a person's decision; this generation is not held again for its evidence."""
+        with self._database.writing() as session:
+            return series_record(release_series(session, series_id, actor, at=self._now()))
+
+    def discard_series(self, series_id: int, actor: str) -> SeriesRecord:
+        """HELD to SKIPPED by a person's decision; the instances stay."""
+        with self._database.writing() as session:
+            return series_record(discard_series(session, series_id, actor, at=self._now()))
+
+    # --- reading
+
+    def get_series(self, key: int | str) -> SeriesRecord:
+        """The series with this id, or the latest with this Series Instance UID. Raises `NotFoundError`."""
+        column = SeriesRow.id if isinstance(key, int) else SeriesRow.series_instance_uid
+        query = select(SeriesRow).where(column == key).order_by(SeriesRow.id.desc()).limit(1)
+        with self._database.reading() as session:
+            row = session.scalars(query).one_or_none()
+            if row is None:
+                raise NotFoundError("series", key)
+            return series_record(row)
+
+    def list_series(
+        self,
+        *,
+        state: SeriesState | None = None,
+        modality: str | None = None,
+        study_instance_uid: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[SeriesRecord]:
+        """Series that match every filter given, newest first."""
+        query = select(SeriesRow).order_by(SeriesRow.id.desc()).limit(limit).offset(offset)
+        filters: list[tuple[Any, str | None]] = [
+            (SeriesRow.state, state),
+            (SeriesRow.modality, modality),
+            (SeriesRow.study_instance_uid, study_instance_uid),
+        ]
+        for column, value in filters:
+            if value is not None:
+                query = query.where(column == value)
+        with self._database.reading() as session:
+            return [series_record(row) for row in session.scalars(query)]
+
+    def instances(self, series_id: int) -> list[InstanceRecord]:
+        """Every instance of a series, contents in conflict included, in the order of arrival."""
+        query = select(InstanceRow).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+        with self._database.reading() as session:
+            return [instance_record(row, self._root) for row in session.scalars(query)]
+
+    def derived(self, job_id: int) -> list[DerivedRecord]:
+        """The committed manifest of an ENHANCE job, ascending position; empty before the commit."""
+        query = select(DerivedRow).where(DerivedRow.job_id == job_id).order_by(DerivedRow.position)
+        with self._database.reading() as session:
+            return [derived_record(row, self._root) for row in session.scalars(query)]
+
+    def derived_series_known(self, series_instance_uid: str) -> bool:
+        """Whether this series is one of the store's own outputs, come back."""
+        query = select(DerivedRow.id).where(DerivedRow.series_instance_uid == series_instance_uid).limit(1)
+        with self._database.reading() as session:
+            return session.scalar(query) is not None
+
+    def known_paths(self, paths: Collection[Path]) -> set[Path]:
+        """Those of the paths that a row names or that a running attempt is writing."""
+        with self._database.reading() as session:
+            return known_paths(session, paths, self._root)
+
+    def _end(self, session: Session, association_id: int, ending: Ending) -> None:
+        """End one open association and carry its ending over to the series it carried last."""
+        at: datetime = self._now()
+        statement = (
+            update(AssociationRow)
+            .where(AssociationRow.id == association_id, AssociationRow.ended_at.is_(None))
+            .values(ended_at=at, ending=ending)
+            .execution_options(synchronize_session=False)
+        )
+        if changed(session.execute(statement)) != 1:
+            return
+        interrupted = ending != "released"
+        session.execute(
+            update(SeriesRow)
+            .where(SeriesRow.last_association_id == association_id, SeriesRow.interrupted != interrupted)
+            .values(interrupted=interrupted, revision=SeriesRow.revision + 1)
+            .execution_options(synchronize_session=False)
+        )
+        add_event(
+            session,
+            TrailEvent.ASSOCIATION_CLOSED,
+            at=at,
+            association_id=association_id,
+            data={"ending": ending},
+        )

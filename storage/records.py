@@ -1,0 +1,231 @@
+"""What the store hands out: frozen values, no rows, no sessions, no demographics.
+
+Every datetime is aware UTC, every path is absolute. `Mapping` fields are JSON objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from storage.states import DeliveryState, JobKind, JobState, SeriesState, Stage
+
+Json = Mapping[str, Any]
+Ending = Literal["released", "aborted", "lost"]
+Outcome = Literal["stored", "duplicate", "conflict"]
+
+
+@dataclass(frozen=True)
+class AssociationRecord:
+    """One association with a sender; `ending` is None while it is open."""
+
+    id: int
+    calling_ae: str
+    called_ae: str
+    peer_host: str
+    run_id: str
+    opened_at: datetime
+    ended_at: datetime | None
+    ending: Ending | None
+
+
+@dataclass(frozen=True)
+class SeriesRecord:
+    """A received series.
+
+    `generation` counts how often it was opened, from 1; `revision` grows with every change to what it holds.
+    `interrupted`: the last association that carried it ended other than by release.
+    `released`: a person decided that this generation goes on in spite of its evidence.
+    """
+
+    id: int
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    calling_ae: str
+    called_ae: str
+    state: SeriesState
+    generation: int
+    revision: int
+    instance_count: int
+    interrupted: bool
+    released: bool
+    reason: str | None
+    message: str | None
+    route: str | None
+    evidence: Json
+    first_received_at: datetime
+    last_received_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class InstanceRecord:
+    """One stored SOP instance; `digest` is SHA-256 over the encoded data set, `size` is of the whole file."""
+
+    id: int
+    series_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    path: Path
+    size: int
+    generation: int
+    conflict: bool
+    received_at: datetime
+    association_id: int | None
+
+
+@dataclass(frozen=True)
+class NewInstance:
+    """An instance whose file is committed to the spool already and now gets its row."""
+
+    study_uid: str
+    series_uid: str
+    modality: str
+    sop_class: str
+    sop_instance: str
+    transfer_syntax: str
+    digest: str
+    path: Path
+    size: int
+    association_id: int | None
+    calling_ae: str
+    called_ae: str
+
+
+@dataclass(frozen=True)
+class AddResult:
+    """What became of a new instance. For a duplicate, `instance` is the earlier one: drop the new file."""
+
+    outcome: Outcome
+    instance: InstanceRecord
+    series: SeriesRecord
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as it was when read. `token` is the fencing token of the latest claim."""
+
+    id: int
+    kind: JobKind
+    key: str
+    series_id: int
+    generation: int
+    state: JobState
+    stage: Stage | None
+    attempts: int
+    priority: int
+    not_before: datetime
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    claimed_by: str | None
+    lease_expires_at: datetime | None
+    token: int
+    cancel_requested: bool
+    reason: str | None
+    message: str | None
+    destination: str | None
+    parent_id: int | None
+    spec: Json
+    result: Json
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """An ENHANCE job to be. `key` is unique for ever: the UIDs of the derived series hang on it."""
+
+    key: str
+    spec: Json = field(default_factory=dict)
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class HeartbeatResult:
+    """`alive` is False when the claim is lost: stop and drop the work. No lease is extended then."""
+
+    alive: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class DerivedRecord:
+    """One derived instance of a committed manifest; `digest` is SHA-256 over the whole file."""
+
+    id: int
+    job_id: int
+    series_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    digest: str
+    size: int
+    position: int
+
+
+@dataclass(frozen=True)
+class NewDerived:
+    """A derived instance whose file is durable and checked, about to enter a manifest."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    digest: str
+    size: int
+    position: int
+
+
+@dataclass(frozen=True)
+class NewDeliveryJob:
+    """A DELIVER job to be: the whole manifest to one destination."""
+
+    destination: str
+    spec: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeliveryRecord:
+    """One derived instance at one destination; `status` is the last DIMSE status answered (PS3.4 B.2.3)."""
+
+    id: int
+    job_id: int
+    derived_id: int
+    sop_instance_uid: str
+    destination: str
+    state: DeliveryState
+    status: int | None
+    comment: str
+    attempts: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class DestinationStatus:
+    """How a destination has behaved; claims for it wait until `not_before`."""
+
+    name: str
+    failures: int
+    not_before: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """One line of the trail."""
+
+    id: int
+    at: datetime
+    name: str
+    series_id: int | None
+    job_id: int | None
+    association_id: int | None
+    data: Json

@@ -1,0 +1,79 @@
+"""The store: files and tables of one node behind one door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+from storage.clock import Clock, utc_now
+from storage.database import Database
+from storage.deliveries import Deliveries
+from storage.index import Index
+from storage.job_queue import JobQueue
+from storage.migrate import current_revision, head_revision, upgrade
+from storage.spool import Spool
+from storage.sweep import SweepReport
+from storage.trail import Trail
+
+__all__ = ["Store", "current_revision", "head_revision", "open_store", "upgrade"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything durable. Safe for several threads; each process opens its own on the same database."""
+
+    spool: Spool
+    index: Index
+    jobs: JobQueue
+    deliveries: Deliveries
+    trail: Trail
+    _database: Database = field(repr=False)
+
+    def sweep_orphans(self, older_than: timedelta) -> SweepReport:
+        """Remove files that no row and no running attempt knows and that are older than this."""
+        return self.spool.sweep_orphans(self.index.known_paths, older_than)
+
+    def close(self) -> None:
+        """Close the database connections."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        """Leave `close` to the with statement."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_store(
+    database_url: str,
+    directory: Path,
+    *,
+    now: Clock = utc_now,
+    reserve_bytes: int = 0,
+    hard_percent: float = 100.0,
+) -> Store:
+    """Open the store: folders made (0700), schema upgraded, also when several processes start at once.
+
+    `reserve_bytes` and `hard_percent` (of the file system, used) are the marks of `Spool.check_space`.
+    Raises `SpoolError`, `SpoolFullError`, `DatabaseUnavailableError`, or `SchemaError` for a newer schema.
+    """
+    root = directory.absolute()
+    spool = Spool(root, reserve_bytes=reserve_bytes, hard_percent=hard_percent)
+    upgrade(database_url)
+    database = Database(database_url)
+    return Store(
+        spool=spool,
+        index=Index(database, root, now),
+        jobs=JobQueue(database, root, now),
+        deliveries=Deliveries(database, root, now),
+        trail=Trail(database, now),
+        _database=database,
+    )

@@ -1,0 +1,238 @@
+"""The tables. Rows are private to this package; callers get the records of `storage.records`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+UID_LENGTH = 64  # PS3.5 9.1
+AE_LENGTH = 16  # PS3.5 6.2, VR AE
+# SQLite numbers rows by itself only for a column declared INTEGER.
+ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on every database, also on those that forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive datetime; hand over UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime cannot be stored")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of the tables; `Base.metadata` is what the migrations must lead to."""
+
+    # Named constraints, so that a later migration can name what it changes.
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON()}  # noqa: RUF012 (SQLAlchemy reads it)
+
+
+class AssociationRow(Base):
+    """One association with a sender."""
+
+    __tablename__ = "associations"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    calling_ae: Mapped[str] = mapped_column(String(AE_LENGTH))
+    called_ae: Mapped[str] = mapped_column(String(AE_LENGTH))
+    peer_host: Mapped[str] = mapped_column(String(255))
+    run_id: Mapped[str] = mapped_column(String(64))
+    opened_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    ending: Mapped[str | None] = mapped_column(String(16))
+
+
+class SeriesRow(Base):
+    """One received series, known by study and series UID together: senders do reuse series UIDs."""
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_instance_uid", "series_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    series_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH), index=True)
+    modality: Mapped[str] = mapped_column(String(16))
+    calling_ae: Mapped[str] = mapped_column(String(AE_LENGTH))
+    called_ae: Mapped[str] = mapped_column(String(AE_LENGTH))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    generation: Mapped[int]
+    revision: Mapped[int]
+    instance_count: Mapped[int]
+    interrupted: Mapped[bool]
+    released: Mapped[bool]
+    reason: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str | None] = mapped_column(Text)
+    route: Mapped[str | None] = mapped_column(String(255))
+    evidence: Mapped[dict[str, Any]]
+    first_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    last_association_id: Mapped[int | None] = mapped_column(ForeignKey("associations.id"), index=True)
+
+
+class CarriedRow(Base):
+    """An association carried a series: stored into it, or sent again what was there."""
+
+    __tablename__ = "series_associations"
+
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("associations.id"), primary_key=True, index=True)
+
+
+class InstanceRow(Base):
+    """One stored SOP instance. One UID may have several rows: contents in conflict are all kept."""
+
+    __tablename__ = "instances"
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "digest", "series_id"),)
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    sop_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    digest: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(255), unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    generation: Mapped[int]
+    conflict: Mapped[bool]
+    received_at: Mapped[datetime]
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("associations.id"))
+
+
+class JobRow(Base):
+    """One job; `token` fences off every holder but the latest."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_queue", "kind", "state", "not_before"),
+        Index("ix_jobs_destination", "destination", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(255), unique=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    generation: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    priority: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    claimed_by: Mapped[str | None] = mapped_column(String(255))
+    lease_expires_at: Mapped[datetime | None]
+    token: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str | None] = mapped_column(Text)
+    destination: Mapped[str | None] = mapped_column(String(255))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    spec: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any]]
+
+
+class DerivedRow(Base):
+    """One instance of a committed manifest; a UID never names two contents, so it is unique for ever."""
+
+    __tablename__ = "derived"
+    __table_args__ = (UniqueConstraint("job_id", "position"),)
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    sop_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH), unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH), index=True)
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    path: Mapped[str] = mapped_column(String(255), unique=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    position: Mapped[int]
+
+
+class DeliveryRow(Base):
+    """One derived instance at one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("job_id", "derived_id"),)
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    derived_id: Mapped[int] = mapped_column(ForeignKey("derived.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    destination: Mapped[str] = mapped_column(String(255), index=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    status: Mapped[int | None]
+    comment: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int]
+    updated_at: Mapped[datetime]
+
+
+class DestinationRow(Base):
+    """How a destination has behaved lately."""
+
+    __tablename__ = "destinations"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    failures: Mapped[int]
+    not_before: Mapped[datetime | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+
+
+class EventRow(Base):
+    """One line of the trail. No foreign keys: the trail outlives what it tells of."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    at: Mapped[datetime]
+    name: Mapped[str] = mapped_column(String(64))
+    series_id: Mapped[int | None] = mapped_column(ROW_ID, index=True)
+    job_id: Mapped[int | None] = mapped_column(ROW_ID, index=True)
+    association_id: Mapped[int | None] = mapped_column(ROW_ID)
+    data: Mapped[dict[str, Any]]
+
+
+def plain(row: type[Base]) -> Table:
+    """The table without its class. Statements on it skip the unit of work, which the hot path cannot afford."""
+    return cast("Table", row.__table__)

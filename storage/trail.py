@@ -1,0 +1,121 @@
+"""The trail: what happened to each series and job, in order, added to and never changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from storage.clock import Clock
+from storage.database import Database
+from storage.mapping import event_record
+from storage.records import EventRecord, Json
+from storage.tables import EventRow, plain
+
+Events = list[EventRecord]
+_INSERT = insert(plain(EventRow))
+
+
+class TrailEvent(StrEnum):
+    """The events the store itself writes, each in the transaction of the change it tells of."""
+
+    ASSOCIATION_OPENED = "association.opened"
+    ASSOCIATION_CLOSED = "association.closed"
+    INSTANCE_STORED = "instance.stored"
+    INSTANCE_CONFLICT = "instance.conflict"
+    SERIES_OPENED = "series.opened"
+    SERIES_REOPENED = "series.reopened"
+    SERIES_CARRIED = "series.carried"  # an association sent again what was stored already
+    SERIES_CLOSED = "series.closed"
+    SERIES_SKIPPED = "series.skipped"
+    SERIES_HELD = "series.held"
+    SERIES_RELEASED = "series.released"
+    SERIES_DISCARDED = "series.discarded"
+    JOB_ENQUEUED = "job.enqueued"
+    JOB_CLAIMED = "job.claimed"
+    JOB_STAGE = "job.stage"
+    JOB_NOTE = "job.note"
+    JOB_RETRY = "job.retry"
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_ABANDONED = "job.abandoned"
+    JOB_CANCEL_REQUESTED = "job.cancel_requested"
+    JOB_CANCELED = "job.canceled"
+    JOB_RESUBMITTED = "job.resubmitted"
+    MANIFEST_COMMITTED = "manifest.committed"
+    DELIVERY_INSTANCE = "delivery.instance"
+    DELIVERY_RETRIED = "delivery.retried"
+    DESTINATION_HELD = "destination.held"
+    DESTINATION_CLEARED = "destination.cleared"
+
+
+def add_event(
+    session: Session,
+    name: str,
+    *,
+    at: datetime,
+    series_id: int | None = None,
+    job_id: int | None = None,
+    association_id: int | None = None,
+    data: Json | None = None,
+) -> None:
+    """Add a line within the caller's transaction: it stands if and only if the change stands."""
+    session.execute(
+        _INSERT,
+        {
+            "at": at,
+            "name": str(name),
+            "series_id": series_id,
+            "job_id": job_id,
+            "association_id": association_id,
+            "data": dict(data or {}),
+        },
+    )
+
+
+class Trail:
+    """Add to the trail and read it."""
+
+    def __init__(self, database: Database, now: Clock) -> None:
+        self._database = database
+        self._now = now
+
+    def append(
+        self,
+        name: str,
+        *,
+        series_id: int | None = None,
+        job_id: int | None = None,
+        association_id: int | None = None,
+        data: Json | None = None,
+    ) -> None:
+        """Add one line. `data` is a JSON object without patient data."""
+        with self._database.writing() as session:
+            add_event(
+                session,
+                name,
+                at=self._now(),
+                series_id=series_id,
+                job_id=job_id,
+                association_id=association_id,
+                data=data,
+            )
+
+    def for_series(self, series_id: int) -> Events:
+        """Everything told of a series and its jobs, oldest first."""
+        return self._read(select(EventRow).where(EventRow.series_id == series_id).order_by(EventRow.id))
+
+    def for_job(self, job_id: int) -> Events:
+        """Everything told of a job, oldest first."""
+        return self._read(select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.id))
+
+    def list(self, limit: int = 100) -> Events:
+        """The latest lines, newest first."""
+        return self._read(select(EventRow).order_by(EventRow.id.desc()).limit(limit))
+
+    def _read(self, query: Any) -> Events:
+        with self._database.reading() as session:
+            return [event_record(row) for row in session.scalars(query)]

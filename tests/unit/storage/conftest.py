@@ -1,0 +1,159 @@
+"""A real store on SQLite in a temporary folder, a clock moved by hand, and short ways to say the usual."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from storage.records import AddResult, JobRecord, NewDeliveryJob, NewDerived, NewInstance, NewJob
+from storage.states import JobKind
+from storage.store import Store, open_store
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def move(self, **by: float) -> None:
+        self.at += timedelta(**by)
+
+
+@dataclass
+class Scene:
+    """A store and what the tests keep doing with it."""
+
+    store: Store
+    clock: HandClock
+    lease: timedelta = timedelta(seconds=60)
+
+    def associate(self, run_id: str = "run-1") -> int:
+        """Open an association."""
+        return self.store.index.open_association("SCANNER", "ENHANCE", "192.0.2.1", run_id)
+
+    def draft(self, uid: str, *, content: str = "a", series: str = "1.2.3", association: int | None = None):
+        """A new instance with its file in place."""
+        staged = self.store.spool.write(b"header", [content.encode(), uid.encode()])
+        return NewInstance(
+            study_uid="1.2",
+            series_uid=series,
+            modality="CT",
+            sop_class=CT_IMAGE,
+            sop_instance=uid,
+            transfer_syntax=EXPLICIT_LITTLE_ENDIAN,
+            digest=staged.digest,
+            path=self.store.spool.commit(staged),
+            size=staged.size,
+            association_id=association,
+            calling_ae="SCANNER",
+            called_ae="ENHANCE",
+        )
+
+    def add(self, uid: str, **how) -> AddResult:
+        """Store one instance."""
+        return self.store.index.add_instance(self.draft(uid, **how))
+
+    def close(self, series_id: int, key: str = "key-1", *, event="close", priority: int = 0, **why) -> bool:
+        """Close a series as it is now; with a job when it is closed as stable."""
+        revision = self.store.index.get_series(series_id).revision
+        job = NewJob(key, spec={"strength": 0.9}, priority=priority) if event == "close" else None
+        return self.store.index.close_series(series_id, revision, event=event, job=job, **why)
+
+    def enqueue(self, number: int = 1, priority: int = 0) -> JobRecord:
+        """One more closed series with its PENDING job."""
+        added = self.add(f"1.2.3.{number}.1", series=f"1.2.3.{number}")
+        assert self.close(added.series.id, f"key-{number}", priority=priority)
+        return self.store.jobs.list(series_id=added.series.id)[0]
+
+    def claim(self, worker: str = "worker-1") -> JobRecord:
+        """Claim the next ENHANCE job, which has to be there."""
+        job = self.store.jobs.claim(JobKind.ENHANCE, worker, self.lease)
+        assert job is not None
+        return job
+
+    def claim_delivery(self, destination: str = "pacs", worker: str = "sender-1") -> JobRecord | None:
+        """Claim the next DELIVER job of a destination."""
+        return self.store.jobs.claim(JobKind.DELIVER, worker, self.lease, destination=destination)
+
+    def derive(self, job: JobRecord, count: int = 2) -> list[NewDerived]:
+        """Derived files of a claim, as a manifest wants them."""
+        folder = self.store.spool.derived_dir(job.id, job.token)
+        derived = []
+        for position in range(count):
+            content = f"{job.key} {position}".encode()
+            path = folder / f"{position}"
+            path.write_bytes(content)
+            derived.append(
+                NewDerived(
+                    sop_class_uid=CT_IMAGE,
+                    sop_instance_uid=f"2.25.{job.id}.{position}",
+                    series_instance_uid=f"2.25.{job.id}",
+                    transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN,
+                    path=path,
+                    digest=hashlib.sha256(content).hexdigest(),
+                    size=len(content),
+                    position=position,
+                )
+            )
+        return derived
+
+    def commit(self, number: int = 1, destinations: tuple[str, ...] = ("pacs",)) -> tuple[JobRecord, ...]:
+        """Take one series from its first instance to its DELIVER jobs."""
+        self.enqueue(number)
+        job = self.claim()
+        deliveries = [NewDeliveryJob(name) for name in destinations]
+        return self.store.jobs.commit_manifest(job, self.derive(job), deliveries)
+
+    def names(self, *, job: int | None = None, series: int | None = None) -> list[str]:
+        """The names in the trail of a job or a series, oldest first."""
+        events = self.store.trail.for_job(job) if job else self.store.trail.for_series(series or 0)
+        return [event.name for event in events]
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'node.db'}"
+
+
+@pytest.fixture
+def store(tmp_path: Path, database_url: str, clock: HandClock) -> Iterator[Store]:
+    with open_store(database_url, tmp_path / "data", now=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def scene(store: Store, clock: HandClock) -> Scene:
+    return Scene(store, clock)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
