@@ -15,7 +15,10 @@ from engine.phantom import head_phantom, noisy_ct
 
 CONFIG = """\
 node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
-storage: {{directory: {directory}, watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}}}}}
+storage:
+  directory: {directory}
+  database_url: "sqlite:///{database}"
+  watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}}}
 completion: {{quiet_period: 1 s, quiet_period_by_modality: {{CT: 1 s, MR: 1 s}}, interrupted_factor: 1}}
 enhancement: {{lease: 4 s}}
 delivery: {{backoff_first: 1 s, backoff_longest: 2 s}}
@@ -75,6 +78,8 @@ def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Runn
                 port=free_port(),
                 archive_port=archive_port,
                 directory=directory or tmp_path / "node-data",
+                # Beside the spool, not in it, so that a full spool is not also a full database.
+                database=tmp_path / "node.db",
                 reserve=reserve,
             )
         )

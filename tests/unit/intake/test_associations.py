@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from dicom_node.intake.admission import Admission
-from dicom_node.intake.associations import AssociationLedger, IntakeClosedError
+from dicom_node.intake.associations import AssociationLedger
 from dicom_node.intake.receiver import Receiver
-from dicom_node.network.received import AssociationInfo, AssociationRequest
+from dicom_node.network.received import AssociationInfo, AssociationRequest, IntakeClosedError
 from dicom_node.network.status import Ending, Rejection
 
 REQUEST = AssociationRequest("SCANNER", "ENHANCE", "127.0.0.1")

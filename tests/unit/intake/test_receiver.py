@@ -18,7 +18,12 @@ from storage.errors import DatabaseUnavailableError
 
 
 def files_below(store):
-    return [path for tree in ("incoming", "staging") for path in (store.spool.directory / tree).rglob("*") if path.is_file()]
+    return [
+        path
+        for tree in ("incoming", "staging")
+        for path in (store.spool.directory / tree).rglob("*")
+        if path.is_file()
+    ]
 
 
 def stored(store):
@@ -40,7 +45,9 @@ def test_success_means_a_file_and_a_row(store, association, make_dataset, encode
     assert files_below(store) == [instance.path]
 
 
-def test_identical_resend_is_a_success_and_changes_nothing(store, association, make_dataset, encoded, make_received):
+def test_identical_resend_is_a_success_and_changes_nothing(
+    store, association, make_dataset, encoded, make_received
+):
     received = make_received(encoded(make_dataset()), association=association)
     receiver = Receiver(store)
 
@@ -80,7 +87,9 @@ def test_other_content_under_a_known_uid_is_kept_beside_the_first(
 @pytest.mark.parametrize(
     ("changes", "status"), [({"SeriesInstanceUID": None}, 0xA901), ({"SOPInstanceUID": "1.2.3"}, 0xA900)]
 )
-def test_refused_instance_leaves_nothing(store, association, make_dataset, encoded, make_received, changes, status):
+def test_refused_instance_leaves_nothing(
+    store, association, make_dataset, encoded, make_received, changes, status
+):
     answer = Receiver(store).receive(make_received(encoded(make_dataset(**changes)), association=association))
 
     assert answer.status == status
@@ -113,7 +122,9 @@ def test_reserve_is_not_touched(open_store_with, make_dataset, encoded, make_rec
     assert (answer.status, answer.comment) == (0xA700, "STORAGE_FULL")
 
 
-def test_failed_sync_is_never_acknowledged(store, association, make_dataset, encoded, make_received, monkeypatch):
+def test_failed_sync_is_never_acknowledged(
+    store, association, make_dataset, encoded, make_received, monkeypatch
+):
     def fail(_descriptor):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -165,7 +176,9 @@ def test_file_stays_when_nobody_can_say_whether_its_row_exists(
 def test_log_names_the_instance_and_no_patient(store, association, make_dataset, encoded, make_received):
     with capture_logs() as lines:
         Receiver(store).receive(make_received(encoded(make_dataset()), association=association))
-        Receiver(store).receive(make_received(encoded(make_dataset(SeriesInstanceUID=None)), association=association))
+        Receiver(store).receive(
+            make_received(encoded(make_dataset(SeriesInstanceUID=None)), association=association)
+        )
 
     assert [line["event"] for line in lines] == ["instance.stored", "instance.refused"]
     assert lines[0]["sop_instance_uid"] == "1.2.826.0.1.1"

@@ -8,13 +8,27 @@ import time
 from datetime import timedelta
 
 import pytest
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom import dcmread
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MRImageStorage,
+)
 from pynetdicom import build_context
 
 from dicom_node.errors import AssociationRejectedError
 from dicom_node.network.scu import echo, send
 from dicom_node.network.status import Ending, Rejection, Status, StoreResponse
 from dicom_node.network.transport import RequestorEntity
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
 
 
 def rejection_of(scp, calling="SCANNER", called="ENHANCE"):
@@ -121,6 +135,22 @@ def test_offending_element_is_named(start_scp, memory, make_file):
     assert answer.ErrorComment == "BAD_UID"
 
 
+def test_class_other_than_that_of_the_context_is_refused(start_scp, memory, make_file):
+    entity = RequestorEntity(ae_title="SCANNER")
+    contexts = [build_context(CTImageStorage, ExplicitVRLittleEndian)]
+    assoc = entity.associate(*start_scp().address, contexts=contexts, ae_title="ENHANCE")
+    dataset = dcmread(make_file().path)
+    context = assoc.accepted_contexts[0]
+    assoc._get_valid_context = lambda *_args, **_options: context
+    dataset.SOPClassUID = MRImageStorage
+
+    answer = assoc.send_c_store(dataset)
+    assoc.release()
+
+    assert answer.Status == 0x0122
+    assert memory.instances == []
+
+
 def test_exception_is_answered_and_its_text_stays_inside(start_scp, peer_of, memory, make_file, capfd):
     def fail(_received):
         raise ValueError("DOE^JANE")
@@ -199,6 +229,20 @@ def test_stop_aborts_what_does_not_finish_in_time(start_scp, memory):
 
     assert memory.endings == [(1, Ending.ABORTED)]
     assoc.abort()
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01\x00\x00"])
+def test_silent_connections_do_not_keep_the_process_alive_after_stop(start_scp, said):
+    before = {thread for thread in threading.enumerate() if not thread.daemon}
+    scp = start_scp()
+    with socket.create_connection(scp.address, timeout=5) as raw:
+        raw.sendall(said)
+        wait_until(
+            lambda: len({thread for thread in threading.enumerate() if not thread.daemon} - before) > 0
+        )
+        scp.stop()
+
+        assert wait_until(lambda: {thread for thread in threading.enumerate() if not thread.daemon} <= before)
 
 
 def test_stopped_scp_refuses_connections(start_scp):

@@ -1,0 +1,169 @@
+"""What becomes of a complete series: enhanced, skipped or held, with the evidence for it.
+
+Decided from the headers of the stored instances and the configured routes. Reads files, writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from config.names import RETURN_TO_SENDER
+from config.rules import RouteChoice, choose_route
+from config.sections import Route
+from config.settings import Settings
+from dicom_node.errors import HoldSeriesError, Reason, SkipSeriesError, UnreadableInstanceError
+from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.headers import InstanceHeader, read_header
+from dicom_node.imaging.summary import summarise
+from storage.index import ClosingEvent
+from storage.records import InstanceRecord, NewJob, SeriesRecord
+from storage.states import SeriesEvent
+
+_CONFLICTS_SHOWN: Final = 20
+_OVERRULED_BY_RELEASE: Final = frozenset(
+    {Reason.MISSING_SLICE, Reason.UID_CONFLICT, Reason.DUPLICATE_POSITION}
+)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a series is closed: the event, why, on which route, on what evidence, and the job if there is one."""
+
+    event: ClosingEvent
+    reason: Reason | None = None
+    message: str | None = None
+    route: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    job: NewJob | None = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A series looked at once: its copies in use, their headers, and the route that takes it.
+
+    `problem` is set when the series is held or skipped before any route is asked.
+    """
+
+    instances: tuple[InstanceRecord, ...]
+    headers: tuple[InstanceHeader, ...] = ()
+    choice: RouteChoice = field(default_factory=lambda: RouteChoice(None))
+    problem: HoldSeriesError | SkipSeriesError | None = None
+
+
+def assess(
+    series: SeriesRecord, instances: Sequence[InstanceRecord], settings: Settings, *, is_own_output: bool
+) -> Assessment:
+    """Read the headers of a series and choose its route. A series of ours that came back is left alone."""
+    first = first_copies(instances)
+    if is_own_output:
+        return Assessment(first, problem=SkipSeriesError(Reason.ALREADY_PROCESSED))
+    conflicts = sorted({copy.sop_instance_uid for copy in instances if copy.conflict})
+    if conflicts and not series.released:
+        found = {"conflicting_sop_instance_uids": conflicts[:_CONFLICTS_SHOWN], "conflicts": len(conflicts)}
+        return Assessment(
+            first, problem=HoldSeriesError(Reason.UID_CONFLICT, f"{len(conflicts)} UIDs.", found)
+        )
+    try:
+        headers = tuple(read_header(copy.path) for copy in first)
+    except UnreadableInstanceError as exc:
+        return Assessment(first, problem=HoldSeriesError(Reason.UNREADABLE, exc.detail))
+    summary = summarise(headers, calling_ae=series.calling_ae, called_ae=series.called_ae)
+    return Assessment(first, headers, choose_route(settings.routes, summary))
+
+
+def first_copies(instances: Iterable[InstanceRecord]) -> tuple[InstanceRecord, ...]:
+    """The copy kept first of each SOP instance, in the order of their UIDs."""
+    kept: dict[str, InstanceRecord] = {}
+    for copy in sorted(instances, key=lambda record: record.id):
+        kept.setdefault(copy.sop_instance_uid, copy)
+    return tuple(kept[uid] for uid in sorted(kept))
+
+
+def conclude(series: SeriesRecord, assessment: Assessment, settings: Settings) -> Closing:
+    """Decide what becomes of an assessed series."""
+    route = assessment.choice.route
+    evidence = _route_evidence(assessment.choice)
+    if assessment.problem is not None:
+        held = isinstance(assessment.problem, HoldSeriesError)
+        return _closing(SeriesEvent.HOLD if held else SeriesEvent.SKIP, assessment.problem, None, evidence)
+    if route is None:
+        return Closing(SeriesEvent.SKIP, Reason.NO_ROUTE, Reason.NO_ROUTE.sentence, None, evidence)
+    if route.action == "ignore":
+        return Closing(
+            SeriesEvent.SKIP, Reason.ROUTE_IGNORES, Reason.ROUTE_IGNORES.sentence, route.name, evidence
+        )
+    try:
+        found: Mapping[str, Any] = check_series(
+            assessment.headers, minimum_slices=route.minimum_slices, allow_lossy=route.allow_lossy
+        ).as_json()
+    except SkipSeriesError as exc:
+        return _closing(SeriesEvent.SKIP, exc, route, evidence)
+    except HoldSeriesError as exc:
+        if not (series.released and exc.reason in _OVERRULED_BY_RELEASE):
+            return _closing(SeriesEvent.HOLD, exc, route, evidence)
+        found = {**exc.evidence, "overruled": str(exc.reason)}
+    job = _job(series, assessment.instances, route, settings)
+    return Closing(SeriesEvent.CLOSE, route=route.name, evidence={**evidence, **found}, job=job)
+
+
+def _closing(
+    event: ClosingEvent,
+    error: SkipSeriesError | HoldSeriesError,
+    route: Route | None,
+    evidence: Mapping[str, Any],
+) -> Closing:
+    """A closing that says why nothing is enhanced."""
+    name = route.name if route is not None else None
+    return Closing(event, error.reason, error.message, name, {**evidence, **error.evidence})
+
+
+def _route_evidence(choice: RouteChoice) -> dict[str, Any]:
+    """Which routes did not take the series, each with the clause that failed."""
+    return {"rejected_routes": [{"route": name, "clause": clause} for name, clause in choice.rejected]}
+
+
+def _job(
+    series: SeriesRecord, instances: Sequence[InstanceRecord], route: Route, settings: Settings
+) -> NewJob:
+    """The ENHANCE job with everything it needs, fixed now: later configuration does not change it."""
+    own = route.enhancement
+    spec: dict[str, Any] = {
+        "study_instance_uid": series.study_instance_uid,
+        "series_instance_uid": series.series_instance_uid,
+        "calling_ae": series.calling_ae,
+        "called_ae": series.called_ae,
+        "source": [
+            {"path": str(copy.path), "sop_instance_uid": copy.sop_instance_uid, "digest": copy.digest}
+            for copy in instances
+        ],
+        "route": route.model_dump(mode="json", by_alias=True),
+        "enhancer": own.enhancer or settings.enhancement.enhancer,
+        "strength": settings.enhancement.strength if own.strength is None else own.strength,
+        "options": dict(own.options),
+        "destinations": _destinations(series, route, settings),
+    }
+    return NewJob(key=_job_key(spec), spec=spec, priority=route.priority)
+
+
+def _job_key(spec: Mapping[str, Any]) -> str:
+    """SHA-256 over what the derived series depends on: content, route and enhancement.
+
+    Not over paths, titles or destinations: the same content by the same rule is one derived series.
+    """
+    content = sorted((copy["sop_instance_uid"], copy["digest"]) for copy in spec["source"])
+    parts = ("study_instance_uid", "series_instance_uid", "route", "enhancer", "strength", "options")
+    text = json.dumps([content, {name: spec[name] for name in parts}], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _destinations(series: SeriesRecord, route: Route, settings: Settings) -> list[str]:
+    """Peer names without repetition; a sender that is no peer stays literal, and its delivery says so."""
+    names = []
+    for name in route.send_to:
+        peer = settings.return_peer(series.calling_ae) if name == RETURN_TO_SENDER else None
+        names.append(peer.name if peer is not None else name)
+    return list(dict.fromkeys(names))

@@ -1,0 +1,185 @@
+"""Decides when a series is complete: quiet for long enough, with no association open that carried it.
+
+Time is monotonic and lives in memory: what counts is how long this process has seen a revision of the
+series unchanged. A restart therefore restarts the quiet period and never shortens it, and a jump of the
+wall clock changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from config.rules import quiet_period_for
+from config.settings import Settings
+from dicom_node.errors import Reason
+from dicom_node.intake.closing import Assessment, Closing, assess, conclude
+from dicom_node.observability import events
+from dicom_node.observability.logs import describe_error
+from storage.errors import StorageError
+from storage.records import SeriesRecord
+from storage.states import SeriesEvent, SeriesState
+from storage.store import Store
+from storage.trail import TrailEvent
+
+log = structlog.get_logger(__name__)
+
+_ALL = 1_000_000
+_EVENTS: Mapping[SeriesEvent, str] = {
+    SeriesEvent.CLOSE: TrailEvent.SERIES_CLOSED,
+    SeriesEvent.SKIP: TrailEvent.SERIES_SKIPPED,
+    SeriesEvent.HOLD: TrailEvent.SERIES_HELD,
+}
+
+
+@dataclass
+class _Watch:
+    """What this process has seen of one open series; times are monotonic seconds."""
+
+    generation: int
+    revision: int
+    open_since: float
+    quiet_since: float | None = None
+    assessment: Assessment | None = None
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What one sweep did: how many series are open, and how many were closed, whatever the outcome."""
+
+    open: int
+    closed: int
+
+
+class StabilitySweeper:
+    """Closes series that are complete. One per deployment process; call `sweep` about once a second."""
+
+    def __init__(
+        self, store: Store, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._index = store.index
+        self._settings = settings
+        self._monotonic = monotonic
+        self._watches: dict[int, _Watch] = {}
+
+    def sweep(self) -> SweepReport:
+        """Look at every open series once and close those that are complete.
+
+        A series that cannot be handled is held with a reason; the others are not affected. Raises
+        `StorageError` only when the database cannot be asked at all.
+        """
+        receiving = self._receiving()
+        self._watches = {id_: watch for id_, watch in self._watches.items() if id_ in receiving}
+        closable = {series.id for series in self._index.closable_series()}
+        closed = 0
+        for series in receiving.values():
+            with structlog.contextvars.bound_contextvars(series=series.id):
+                closed += self._attend(series, closable=series.id in closable)
+        return SweepReport(open=len(receiving) - closed, closed=closed)
+
+    def _receiving(self) -> dict[int, SeriesRecord]:
+        """Every open series by id, the oldest first."""
+        found = self._index.list_series(state=SeriesState.RECEIVING, limit=_ALL)
+        return {series.id: series for series in reversed(found)}
+
+    def _attend(self, series: SeriesRecord, *, closable: bool) -> bool:
+        """Look at one series; True if it was closed. Nothing that is wrong with it leaves this function."""
+        try:
+            closing = self._decide(series, closable=closable)
+            return closing is not None and self._close(series, closing)
+        except StorageError as exc:
+            log.warning(events.SWEEP_FAILED, **describe_error(exc))
+        except Exception as exc:  # edge: hostile input must not stop the sweep of the others
+            log.error(events.SWEEP_FAILED, **describe_error(exc))
+            return self._hold_after_error(series, exc)
+        return False
+
+    def _decide(self, series: SeriesRecord, *, closable: bool) -> Closing | None:
+        """What is to become of the series now, or None to wait."""
+        now = self._monotonic()
+        watch = self._watch(series, now)
+        if now - watch.open_since >= self._settings.completion.longest_open.total_seconds():
+            return Closing(SeriesEvent.HOLD, Reason.OPEN_TOO_LONG, Reason.OPEN_TOO_LONG.sentence)
+        if not closable:
+            watch.quiet_since = None
+            return None
+        if watch.quiet_since is None:
+            watch.quiet_since = now
+        quiet_s = now - watch.quiet_since
+        if quiet_s < self._shortest_quiet_s(series):
+            return None
+        if watch.assessment is None:
+            own = self._index.derived_series_known(series.series_instance_uid)
+            instances = self._index.instances(series.id)
+            watch.assessment = assess(series, instances, self._settings, is_own_output=own)
+        if quiet_s < self._quiet_s(series, watch.assessment):
+            return None
+        return conclude(series, watch.assessment, self._settings)
+
+    def _watch(self, series: SeriesRecord, now: float) -> _Watch:
+        """The memory of this series, started anew with a generation and refreshed with a revision."""
+        watch = self._watches.get(series.id)
+        if watch is None or watch.generation != series.generation:
+            watch = _Watch(series.generation, series.revision, open_since=now)
+            self._watches[series.id] = watch
+        elif watch.revision != series.revision:
+            watch.revision, watch.quiet_since, watch.assessment = series.revision, None, None
+        return watch
+
+    def _shortest_quiet_s(self, series: SeriesRecord) -> float:
+        """The shortest period that any route could ask for: before it, no header is read."""
+        general = quiet_period_for(self._settings, None, series.modality, series.calling_ae)
+        periods = [route.quiet_period for route in self._settings.routes if route.quiet_period is not None]
+        return self._stretched(series, min([general, *periods]))
+
+    def _quiet_s(self, series: SeriesRecord, assessment: Assessment) -> float:
+        """The period that applies on the chosen route."""
+        route = assessment.choice.route
+        return self._stretched(
+            series, quiet_period_for(self._settings, route, series.modality, series.calling_ae)
+        )
+
+    def _stretched(self, series: SeriesRecord, period: timedelta) -> float:
+        """Seconds; longer after an association that did not end by release."""
+        factor = self._settings.completion.interrupted_factor if series.interrupted else 1.0
+        return period.total_seconds() * factor
+
+    def _close(self, series: SeriesRecord, closing: Closing) -> bool:
+        """Close the series as decided, unless it changed meanwhile."""
+        done = self._index.close_series(
+            series.id,
+            series.revision,
+            event=closing.event,
+            reason=str(closing.reason) if closing.reason else None,
+            message=closing.message,
+            route=closing.route,
+            evidence={**closing.evidence, "interrupted": series.interrupted},
+            job=closing.job,
+        )
+        if done:
+            self._watches.pop(series.id, None)
+            log.info(
+                _EVENTS[SeriesEvent(closing.event)],
+                series_instance_uid=series.series_instance_uid,
+                generation=series.generation,
+                instances=series.instance_count,
+                route=closing.route,
+                reason=str(closing.reason) if closing.reason else None,
+            )
+            if closing.job is not None:
+                log.info(TrailEvent.JOB_ENQUEUED, key=closing.job.key, priority=closing.job.priority)
+        return done
+
+    def _hold_after_error(self, series: SeriesRecord, error: Exception) -> bool:
+        """Put a series aside that made the node stumble: retrying would stumble again."""
+        reason = Reason.INTERNAL_ERROR
+        closing = Closing(SeriesEvent.HOLD, reason, f"{reason.sentence} {type(error).__name__}")
+        try:
+            return self._close(series, closing)
+        except StorageError as exc:
+            log.warning(events.SWEEP_FAILED, **describe_error(exc))
+            return False
