@@ -68,7 +68,7 @@ def main() -> None:
     try:
         app()
     except ConfigError as exc:
-        complain("The configuration is not usable.", *(str(problem) for problem in exc.problems))
+        complain(f"The configuration {exc.source} is not usable.", *(str(problem) for problem in exc.problems))
         sys.exit(2)
     except (NodeError, StorageError, EngineError) as exc:
         complain(str(exc))

@@ -37,6 +37,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
     RLELossless,
+    SecondaryCaptureImageStorage,
 )
 
 # The same two values as on the objects that `imaging` writes: one implementation, one name (PS3.7 D.3.3.2).
@@ -55,6 +56,8 @@ STORAGE_SOP_CLASSES: Final[tuple[str, ...]] = (
     # Kept and passed over: a derived image would no longer be a conversion.
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
+    # Scanners put screenshots and dose sheets into a study; a refused context fails the whole transfer.
+    SecondaryCaptureImageStorage,
 )
 
 _ORDER: Final[tuple[UID, ...]] = (

@@ -13,34 +13,16 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import JPEG2000Lossless
 
+from config.sections import DerivationSection
+from dicom_node.errors import Reason, SkipSeriesError
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
-from dicom_node.imaging.elements import quiet
+from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.headers import read_header
 from dicom_node.imaging.series_reader import read_series
 
 Write = Callable[..., list[Path]]
 Edit = Callable[..., None]
 Derive = Callable[..., tuple[object, ...]]
-
-
-@pytest.fixture
-def derived(write_ct: Write, derive: Derive, tmp_path: Path, edit: Edit) -> Callable[..., FileDataset]:
-    """Derive a CT series whose sources were changed first; return the third derived instance."""
-
-    def run(
-        change: Callable[[FileDataset], None] | None = None,
-        *,
-        attributes: dict[str, object] | None = None,
-        policy: DerivationPolicy = DerivationPolicy(),  # noqa: B008 - frozen
-        **more: object,
-    ) -> FileDataset:
-        paths = write_ct(attributes=attributes or {})
-        for path in paths if change else ():
-            edit(path, change)
-        derive(paths, tmp_path / "derived", policy=policy, **more)
-        with quiet():
-            return dcmread(tmp_path / "derived" / "00003.dcm")
-
-    return run
 
 
 def test_study_patient_and_acquisition_are_the_sources(
@@ -103,101 +85,6 @@ def test_a_long_description_of_the_source_gives_way(derived: Callable[..., FileD
 
     assert len(description) <= 1024
     assert description.endswith("node 0.1.0")
-
-
-def test_the_source_slice_is_referenced_with_purpose_and_place(
-    derived: Callable[..., FileDataset], tmp_path: Path
-) -> None:
-    ds = derived()
-    source = dcmread(tmp_path / "source" / "0003.dcm")
-
-    (image,) = ds.SourceImageSequence
-    assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
-    assert image.SpatialLocationsPreserved == "YES"
-    assert image.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
-    (series,) = ds.ReferencedSeriesSequence
-    assert series.SeriesInstanceUID == source.SeriesInstanceUID
-    assert [i.ReferencedSOPInstanceUID for i in series.ReferencedInstanceSequence] == [source.SOPInstanceUID]
-    assert ds.RelatedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
-
-
-def reference(uid: str) -> Dataset:
-    """A reference to a CT instance."""
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", uid
-    return item
-
-
-def test_kept_references_are_listed_only_where_their_series_is_known(
-    derived: Callable[..., FileDataset],
-) -> None:
-    def refer(ds: FileDataset) -> None:
-        ds.ReferencedImageSequence = [reference("1.2.3.4"), reference("1.2.3.5")]
-        listed = Dataset()
-        listed.SeriesInstanceUID = "1.2.3"
-        listed.ReferencedInstanceSequence = [reference("1.2.3.4"), reference("1.2.3.9")]
-        ds.ReferencedSeriesSequence = [listed]
-
-    ds = derived(refer)
-
-    by_series = {
-        s.SeriesInstanceUID: [i.ReferencedSOPInstanceUID for i in s.ReferencedInstanceSequence]
-        for s in ds.ReferencedSeriesSequence
-    }
-    assert by_series.pop("1.2.3") == ["1.2.3.4"]
-    assert len(by_series) == 1
-    assert [i.ReferencedSOPInstanceUID for i in ds.ReferencedImageSequence] == ["1.2.3.4", "1.2.3.5"]
-
-
-def test_the_scanner_moves_into_contributing_equipment_and_the_node_stands_last(
-    derived: Callable[..., FileDataset],
-) -> None:
-    ds = derived(attributes={"GantryID": "G1", "DeviceUID": "1.2.3.99", "DateOfLastCalibration": "20240101"})
-
-    scanner, node = ds.ContributingEquipmentSequence
-    assert (scanner.Manufacturer, scanner.ManufacturerModelName) == ("Phantom Scanners", "CT One")
-    assert (scanner.DeviceSerialNumber, scanner.StationName) == ("CT-0001", "CT1")
-    assert (scanner.InstitutionName, scanner.DeviceUID) == ("PHANTOM SITE", "1.2.3.99")
-    assert scanner.PurposeOfReferenceCodeSequence[0].CodeValue == "109101"
-    assert scanner.ContributionDateTime == "20240506070500.02"
-    assert node.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
-    assert (node.Manufacturer, ds.Manufacturer) == ("DICOM Enhancement Node", "DICOM Enhancement Node")
-    assert list(ds.SoftwareVersions) == ["0.1.0", "classical-dct-wiener 1.2.3"]
-    for keyword in ("DeviceSerialNumber", "StationName", "GantryID", "DeviceUID", "DateOfLastCalibration"):
-        assert keyword not in ds
-
-
-def test_a_site_may_inherit_the_scanners_equipment(derived: Callable[..., FileDataset]) -> None:
-    ds = derived(attributes={"GantryID": "G1"}, policy=DerivationPolicy(equipment_policy="inherit"))
-
-    assert (ds.Manufacturer, ds.DeviceSerialNumber, ds.GantryID) == ("Phantom Scanners", "CT-0001", "G1")
-    assert ds.ContributingEquipmentSequence[-1].ManufacturerModelName == "dicom-enhancement-node"
-
-
-def test_a_source_without_manufacturer_has_unknown_equipment(derived: Callable[..., FileDataset]) -> None:
-    ds = derived(attributes={"Manufacturer": ""})
-
-    assert ds.ContributingEquipmentSequence[0].Manufacturer == "UNKNOWN"
-
-
-def test_a_derived_source_was_processed_not_acquired_by_its_equipment(
-    derived: Callable[..., FileDataset],
-) -> None:
-    ds = derived(attributes={"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]})
-
-    assert ds.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
-
-
-def test_earlier_contributors_come_first_and_unchanged(derived: Callable[..., FileDataset]) -> None:
-    earlier = Dataset()
-    earlier.Manufacturer = "Deidentifier"
-
-    items = derived(
-        lambda ds: setattr(ds, "ContributingEquipmentSequence", Items([earlier]))
-    ).ContributingEquipmentSequence
-
-    assert items[0].Manufacturer == "Deidentifier"
-    assert len(items) == 3
 
 
 @pytest.mark.parametrize(
@@ -414,3 +301,40 @@ def test_provenance_without_a_time_zone_is_refused(provenance: Provenance) -> No
 
 def test_a_title_outside_ascii_becomes_ascii(provenance: Provenance) -> None:
     assert replace(provenance, title="Räusch\\weg").description.startswith("R?usch?weg: ")
+
+
+@pytest.mark.parametrize("field", ["description_suffix", "manufacturer", "station_name"])
+def test_policy_text_that_not_every_character_set_holds_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match="ASCII"):
+        DerivationPolicy(**{field: "Entrauschung ö"})  # type: ignore[arg-type]
+
+
+def test_the_policy_mirrors_the_derivation_section_of_the_configuration() -> None:
+    section = DerivationSection()
+
+    assert DerivationPolicy(**section.model_dump(mode="json")) == DerivationPolicy()
+
+
+@pytest.mark.parametrize("equipment_policy", ["standard", "inherit"])
+def test_our_own_derived_series_is_never_taken_in_again(
+    write_ct: Write, derive: Derive, tmp_path: Path, equipment_policy: str
+) -> None:
+    policy = DerivationPolicy(equipment_policy=equipment_policy, manufacturer="Hospital")  # type: ignore[arg-type]
+    derive(write_ct(), tmp_path / "derived", policy=policy)
+    headers = [read_header(path) for path in (tmp_path / "derived").iterdir()]
+
+    with pytest.raises(SkipSeriesError) as caught:
+        check_series(headers, minimum_slices=8, allow_lossy=True)
+    assert caught.value.reason is Reason.ALREADY_PROCESSED
+
+
+def test_a_derived_series_assembles_to_the_grid_of_its_source(
+    write_ct: Write, derive: Derive, tmp_path: Path
+) -> None:
+    paths = write_ct()
+    derive(paths, tmp_path / "derived")
+
+    before, after = read_series(paths).volume, read_series(sorted((tmp_path / "derived").iterdir())).volume
+
+    assert (before.affine == after.affine).all()
+    assert abs(after.array - before.array).max() <= 2.5

@@ -4,122 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.sequence import Sequence as Items
+from pydicom.dataset import FileDataset
 
 from dicom_node.errors import UnreadableInstanceError
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
 from dicom_node.imaging.elements import quiet
 from dicom_node.imaging.phantom_series import CT_STYLE, write_ct_series, write_mr_series
-from dicom_node.imaging.verify import ASSERTIONS, VerificationLimits, VerificationReport, verify_series
+from dicom_node.imaging.verify import VerificationLimits, verify_series
 from engine.volume import Volume
 
 POLICY = DerivationPolicy()
-SLICES = 6
 Change = Callable[[FileDataset], None]
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A good source and derived series that tests copy before they damage them."""
-
-    source: Path
-    derived: Path
-
-    def copy(self, to: Path) -> Bench:
-        """A copy that may be damaged."""
-        return Bench(
-            Path(shutil.copytree(self.source, to / "source")),
-            Path(shutil.copytree(self.derived, to / "derived")),
-        )
-
-    def verify(self, **more: object) -> VerificationReport:
-        """Run all assertions."""
-        return verify_series(self.source, self.derived, policy=POLICY, **more)  # type: ignore[arg-type]
-
-    def change(self, number: int, change: Change, *, folder: str = "derived") -> None:
-        """Change one file of the series in place."""
-        width = 5 if folder == "derived" else 4
-        path = (self.derived if folder == "derived" else self.source) / f"{number:0{width}d}.dcm"
-        with quiet():
-            ds = dcmread(path)
-            change(ds)
-            ds.save_as(path)
-
-    def change_all(self, change: Change) -> None:
-        """Change every derived file."""
-        for number in range(1, SLICES + 1):
-            self.change(number, change)
-
-
-def rich_source(ds: FileDataset) -> None:
-    """What a real source may bring along and every derived object has to carry or list."""
-    ds.ReferencedImageSequence = [reference("1.2.3.4")]
-    listed = Dataset()
-    listed.SeriesInstanceUID = "1.2.3"
-    listed.ReferencedInstanceSequence = [reference("1.2.3.4")]
-    ds.ReferencedSeriesSequence = [listed]
-    request = Dataset()
-    request.ScheduledProcedureStepID = "S1"
-    ds.RequestAttributesSequence = [request]
-    earlier = Dataset()
-    earlier.Manufacturer = "Deidentifier"
-    earlier.PurposeOfReferenceCodeSequence = [code("109104", "De-identifying Equipment")]
-    ds.ContributingEquipmentSequence = [earlier]
-    ds.LossyImageCompression = "01"
-    ds.LossyImageCompressionMethod = "ISO_15444_1"
-    ds.LossyImageCompressionRatio = "7.5"
-    ds.SyntheticData = "YES"
-
-
-def reference(uid: str) -> Dataset:
-    """A reference to a CT instance."""
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", uid
-    return item
-
-
-def code(value: str, meaning: str) -> Dataset:
-    """A DCM code."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-    return item
-
-
-@pytest.fixture(scope="session")
-def good(
-    ct_volume: Volume,
-    derive: Callable[..., object],
-    edit: Callable[..., None],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Bench:
-    """A CT series with padding, references and history, and a derived series that is right."""
-    folder = tmp_path_factory.mktemp("good")
-    small = replace(ct_volume, array=ct_volume.array[:SLICES].copy())
-    valid = np.ones(small.array.shape, np.bool_)
-    valid[:, :3] = False
-    style = replace(CT_STYLE, padding=0, series_description="HEAD")
-    inside = small.with_array(np.maximum(small.array, np.float32(-1000)))
-    paths = write_ct_series(replace(inside, valid=valid), folder / "source", style=style)
-    for path in paths:
-        edit(path, rich_source)
-    derive(paths, folder / "derived")
-    return Bench(folder / "source", folder / "derived")
-
-
-@pytest.fixture
-def bench(good: Bench, tmp_path: Path) -> Bench:
-    """A copy of the good series."""
-    return good.copy(tmp_path)
-
-
-def test_a_right_series_passes_all_thirty_assertions(good: Bench) -> None:
+def test_a_right_series_passes_all_thirty_assertions(good: Any) -> None:
     report = good.verify()
 
     assert [c.detail for c in report.checks if not c.passed] == []
@@ -146,7 +51,7 @@ def test_mr_passes_all_assertions_too(
     ],
 )
 def test_every_policy_passes_its_own_verification(
-    good: Bench, derive: Callable[..., object], tmp_path: Path, policy: DerivationPolicy
+    good: Any, derive: Callable[..., object], tmp_path: Path, policy: DerivationPolicy
 ) -> None:
     derive(sorted(good.source.iterdir()), tmp_path / "derived", policy=policy)
 
@@ -156,13 +61,6 @@ def test_every_policy_passes_its_own_verification(
 def pixels(ds: FileDataset) -> np.ndarray:
     """The cells of a file, writable."""
     return np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns).copy()
-
-
-def put(ds: FileDataset, row: int, column: int, value: int) -> None:
-    """Set one cell."""
-    cells = pixels(ds)
-    cells[row, column] = value
-    ds.PixelData = cells.tobytes()
 
 
 def setting(keyword: str, value: object) -> Change:
@@ -185,215 +83,37 @@ def both_uids(uid: str) -> Change:
     return change
 
 
-def swap_first_contributors(ds: FileDataset) -> None:
-    items = list(ds.ContributingEquipmentSequence)
-    ds.ContributingEquipmentSequence = Items([items[1], items[0], items[2]])
-
-
-def drop_contributor(index: int) -> Change:
-    def change(ds: FileDataset) -> None:
-        items = list(ds.ContributingEquipmentSequence)
-        del items[index]
-        ds.ContributingEquipmentSequence = Items(items)
-
-    return change
-
-
-def private_in_item(ds: FileDataset) -> None:
-    ds.RequestAttributesSequence[0].add_new(0x00090010, "LO", "VENDOR")
-
-
-def list_more(ds: FileDataset) -> None:
-    ds.ReferencedSeriesSequence[0].ReferencedInstanceSequence.append(reference("1.2.3.77"))
-
-
-def icon(ds: FileDataset) -> None:
-    ds.IconImageSequence = [Dataset()]
-
-
-def claim(ds: FileDataset, uid: str) -> None:
-    ds.SourceImageSequence[0].ReferencedSOPInstanceUID = uid
-
-
-def source_of_neighbour(ds: FileDataset) -> str:
-    """The source of the slice above, which is taken."""
-    neighbour = dcmread(Path(str(ds.filename)).with_name("00004.dcm"))
-    return str(neighbour.SourceImageSequence[0].ReferencedSOPInstanceUID)
-
-
-def request_another_step(ds: FileDataset) -> None:
-    ds.RequestAttributesSequence[0].ScheduledProcedureStepID = "S2"
-
-
-def unknown_code_in_related(ds: FileDataset) -> None:
-    ds.RelatedSeriesSequence[0].PurposeOfReferenceCodeSequence[0].CodeMeaning = "Source"
-
-
-def relist(ds: FileDataset) -> None:
-    for series in ds.ReferencedSeriesSequence:
-        series.SeriesInstanceUID = "1.2.999"
-
-
-def swap_purposes(ds: FileDataset) -> None:
-    ds.ContributingEquipmentSequence[1].PurposeOfReferenceCodeSequence[0].CodeValue = "109102"
-
-
-FAULTS: list[tuple[int, str, Change]] = [
-    (1, "its source is another slice's", lambda ds: claim(ds, source_of_neighbour(ds))),
-    (1, "its source is unknown", lambda ds: claim(ds, "1.2.3.4.5.6")),
-    (1, "no source at all", removing("SourceImageSequence")),
-    (2, "malformed UID", both_uids("1.2.03")),
-    (3, "two series", setting("SeriesInstanceUID", "1.2.3.4.5")),
-    (4, "another accession number", setting("AccessionNumber", "A-2")),
-    (4, "another study", setting("StudyInstanceUID", "1.2.3.4.5")),
-    (4, "another study date", setting("StudyDate", "20240507")),
-    (4, "another referrer", setting("ReferringPhysicianName", "REFERRER^TWO")),
-    (5, "another name", setting("PatientName", "PHANTOM^H?AD")),
-    (5, "another patient", setting("PatientID", "PHANTOM-2")),
-    (5, "birth date gone", removing("PatientBirthDate")),
-    (5, "another character set", setting("SpecificCharacterSet", "ISO_IR 192")),
-    (5, "a lost character", setting("SeriesDescription", "H?AD [AI-DN]")),
-    (6, "another modality", setting("Modality", "MR")),
-    (6, "meta of another instance", lambda ds: setattr(ds.file_meta, "MediaStorageSOPInstanceUID", "1.2.3")),
-    (6, "meta of another class", lambda ds: setattr(ds.file_meta, "MediaStorageSOPClassUID", "1.2.3")),
-    (7, "two series numbers", setting("SeriesNumber", 7999)),
-    (7, "series number zero", setting("SeriesNumber", 0)),
-    (7, "the source's series number", setting("SeriesNumber", 2)),
-    (7, "no suffix", setting("SeriesDescription", "HEAD")),
-    (7, "description too long", setting("SeriesDescription", "H" * 64 + "[AI-DN]")),
-    (8, "ORIGINAL", setting("ImageType", ["ORIGINAL", "PRIMARY", "AXIAL", "", "DENOISED"])),
-    (8, "bad value 2", setting("ImageType", ["DERIVED", "TERTIARY", "AXIAL", "", "DENOISED"])),
-    (8, "AI as value 3", setting("ImageType", ["DERIVED", "PRIMARY", "AI", "", "DENOISED"])),
-    (8, "no term", setting("ImageType", ["DERIVED", "PRIMARY", "AXIAL"])),
-    (8, "lower case", setting("ImageType", ["DERIVED", "PRIMARY", "AXIAL", "x", "DENOISED"])),
-    (9, "another frame of reference", setting("FrameOfReferenceUID", "1.2.3.4.5")),
-    (9, "no frame of reference", removing("FrameOfReferenceUID")),
-    (10, "turned", setting("ImageOrientationPatient", [1, 0, 0, 0, 0.9999999, 0])),
-    (10, "moved", setting("ImagePositionPatient", [0, 0, 0])),
-    (10, "scaled", setting("PixelSpacing", [0.8, 0.91])),
-    (10, "another thickness", setting("SliceThickness", "4")),
-    (10, "another spelling of the same thickness", setting("SliceThickness", "3.00")),
-    (11, "more bits", setting("BitsStored", 13)),
-    (11, "inverted", setting("PhotometricInterpretation", "MONOCHROME1")),
-    (11, "another padding value", lambda ds: ds.add_new("PixelPaddingValue", "US", 1)),
-    (12, "truncated", lambda ds: setattr(ds, "PixelData", ds.PixelData[:-2])),
-    (12, "as bytes", lambda ds: ds.add_new("PixelData", "OB", ds.PixelData)),
-    (13, "bits above BitsStored", lambda ds: put(ds, 20, 20, 0x1123)),
-    (13, "wrapped around", lambda ds: put(ds, 0 + 4, 0, 4090)),
-    (14, "another slope", setting("RescaleSlope", "1.1")),
-    (14, "another intercept", setting("RescaleIntercept", "-1000")),
-    (14, "unspecified unit", setting("RescaleType", "US")),
-    (15, "padding filled", lambda ds: put(ds, 0, 0, 5)),
-    (15, "measured became padding", lambda ds: put(ds, 20, 20, 0)),
-    (17, "another window", setting("WindowCenter", "50")),
-    (17, "a window gone", removing("WindowWidth")),
-    (17, "extremes of the source", lambda ds: ds.add_new("LargestImagePixelValue", "US", 9)),
-    (18, "lossy no more", setting("LossyImageCompression", "00")),
-    (18, "no method", removing("LossyImageCompressionMethod")),
-    (18, "no ratio", removing("LossyImageCompressionRatio")),
-    (19, "not described", removing("DerivationDescription")),
-    (19, "no digest", setting("DerivationDescription", "Noise reduction")),
-    (19, "too long", lambda ds: setattr(ds, "DerivationDescription", ds.DerivationDescription + "x" * 1000)),
-    (20, "wrong meaning", lambda ds: setattr(ds.DerivationCodeSequence[0], "CodeMeaning", "Denoising")),
-    (20, "no such code", lambda ds: setattr(ds, "DerivationCodeSequence", [code("999999", "Denoising")])),
-    (20, "not coded", removing("DerivationCodeSequence")),
-    (20, "an unknown code elsewhere", unknown_code_in_related),
-    (21, "no purpose", lambda ds: ds.SourceImageSequence[0].__delattr__("PurposeOfReferenceCodeSequence")),
-    (21, "two sources", lambda ds: ds.SourceImageSequence.append(reference("1.2.3"))),
-    (
-        21,
-        "not at its place",
-        lambda ds: setattr(ds.SourceImageSequence[0], "SpatialLocationsPreserved", "NO"),
-    ),
-    (21, "another class", lambda ds: setattr(ds.SourceImageSequence[0], "ReferencedSOPClassUID", "1.2")),
-    (21, "no source series", removing("RelatedSeriesSequence")),
-    (22, "not listed", removing("ReferencedSeriesSequence")),
-    (22, "listed without being referred to", list_more),
-    (22, "listed under another series", relist),
-    (23, "order", swap_first_contributors),
-    (23, "no scanner", drop_contributor(1)),
-    (23, "no node", drop_contributor(2)),
-    (23, "no manufacturer", lambda ds: setattr(ds.ContributingEquipmentSequence[-1], "Manufacturer", "")),
-    (23, "purpose", swap_purposes),
-    (24, "the scanner's manufacturer", setting("Manufacturer", "Phantom Scanners")),
-    (24, "the scanner's model", setting("ManufacturerModelName", "CT One")),
-    (24, "the scanner's serial number", setting("DeviceSerialNumber", "CT-0001")),
-    (24, "one version only", setting("SoftwareVersions", "0.1.0")),
-    (24, "the scanner's station", setting("StationName", "CT1")),
-    (25, "a product", setting("ContentQualification", "PRODUCT")),
-    (25, "not qualified", removing("ContentQualification")),
-    (25, "synthetic no more", setting("SyntheticData", "NO")),
-    (26, "private", lambda ds: ds.add_new(0x00090010, "LO", "VENDOR")),
-    (26, "private in an item", private_in_item),
-    (26, "an overlay", lambda ds: ds.add_new(0x60000010, "US", 4)),
-    (26, "an icon", icon),
-    (26, "the step that made the source", setting("PerformedProcedureStepID", "P1")),
-    (27, "another number", setting("InstanceNumber", 77)),
-    (27, "a number twice", setting("InstanceNumber", 4)),
-    (28, "another voltage", setting("KVP", "80")),
-    (28, "another request", request_another_step),
-    (28, "an attribute too many", setting("ProtocolName", "NEW")),
-    (28, "an attribute gone", removing("ConvolutionKernel")),
-    (28, "series time differs", setting("SeriesTime", "040000")),
-    (28, "made before acquired", setting("ContentDate", "20200101")),
-    (28, "never made", removing("InstanceCreationTime")),
-    (29, "out of line", setting("ImagePositionPatient", [-9, -10, -8.2])),
-    (30, "a sequence that is none", lambda ds: ds.add_new("ReferencedStudySequence", "OB", b"\1\2\3\4")),
-]
-
-
-@pytest.mark.parametrize(
-    ("number", "change"),
-    [(number, change) for number, _, change in FAULTS],
-    ids=[f"{number}-{name}" for number, name, _ in FAULTS],
-)
-def test_one_fault_in_one_slice_fails_its_assertion(bench: Bench, number: int, change: Change) -> None:
-    bench.change(3, change)
-
-    report = bench.verify()
-
-    assert number in report.failed_numbers
-    assert not report.passed
-
-
-def test_every_assertion_has_a_fault_that_fails_it() -> None:
-    alone = {number for number, _, _ in FAULTS}
-    of_the_whole_series = {12, 16}
-
-    assert alone | of_the_whole_series == {number for number, _, _ in ASSERTIONS}
-
-
-def test_a_missing_slice_is_noticed(bench: Bench) -> None:
+def test_a_missing_slice_is_noticed(bench: Any) -> None:
     (bench.derived / "00006.dcm").unlink()
 
     assert 1 in bench.verify().failed_numbers
 
 
-def test_a_slice_too_many_is_noticed(bench: Bench) -> None:
+def test_a_slice_too_many_is_noticed(bench: Any) -> None:
     shutil.copy(bench.derived / "00006.dcm", bench.derived / "00007.dcm")
 
     assert {1, 2, 27} <= set(bench.verify().failed_numbers)
 
 
-def test_an_instance_uid_of_the_source_is_noticed(bench: Bench) -> None:
+def test_an_instance_uid_of_the_source_is_noticed(bench: Any) -> None:
     bench.change(3, both_uids(str(dcmread(bench.source / "0006.dcm").SOPInstanceUID)))
 
     assert 2 in bench.verify().failed_numbers
 
 
-def test_an_instance_uid_the_node_used_before_is_noticed(good: Bench) -> None:
+def test_an_instance_uid_the_node_used_before_is_noticed(good: Any) -> None:
     used = frozenset({str(dcmread(good.derived / "00003.dcm").SOPInstanceUID)})
 
     assert good.verify(emitted=used).failed_numbers == (2,)
 
 
-def test_the_series_uid_of_the_source_is_noticed(bench: Bench) -> None:
+def test_the_series_uid_of_the_source_is_noticed(bench: Any) -> None:
     bench.change_all(setting("SeriesInstanceUID", dcmread(bench.source / "0001.dcm").SeriesInstanceUID))
 
     assert 3 in bench.verify().failed_numbers
 
 
-def test_series_uid_and_number_of_a_neighbouring_series_are_noticed(bench: Bench, ct_volume: Volume) -> None:
+def test_series_uid_and_number_of_a_neighbouring_series_are_noticed(bench: Any, ct_volume: Volume) -> None:
     style = replace(CT_STYLE, series_number=7002)
     neighbour = write_ct_series(ct_volume, bench.source / "neighbour", style=style)
     assert bench.verify().failed_numbers == (7,)
@@ -403,14 +123,14 @@ def test_series_uid_and_number_of_a_neighbouring_series_are_noticed(bench: Bench
     assert {3, 7} <= set(bench.verify().failed_numbers)
 
 
-def copy_source_pixels(bench: Bench) -> None:
+def copy_source_pixels(bench: Any) -> None:
     """Undo the enhancement."""
-    for number in range(1, SLICES + 1):
+    for number in range(1, 7):
         content = dcmread(bench.source / f"{number:04d}.dcm").PixelData
         bench.change(number, setting("PixelData", content))
 
 
-def test_a_series_that_equals_its_source_is_noticed(bench: Bench) -> None:
+def test_a_series_that_equals_its_source_is_noticed(bench: Any) -> None:
     copy_source_pixels(bench)
 
     assert bench.verify().failed_numbers == (12,)
@@ -419,22 +139,23 @@ def test_a_series_that_equals_its_source_is_noticed(bench: Bench) -> None:
 
 @pytest.mark.parametrize("change", [{"strength": 0.0}, {"algorithm": "identity", "version": "1"}])
 def test_a_series_that_was_meant_to_stay_the_same_may_equal_its_source(
-    good: Bench,
+    good: Any,
     derive: Callable[..., object],
     provenance: Provenance,
+    bench_of: Callable[[Path, Path], Any],
     tmp_path: Path,
     change: dict[str, object],
 ) -> None:
     made_by = replace(provenance, **change)  # type: ignore[arg-type]
     derive(sorted(good.source.iterdir()), tmp_path / "derived", made_by=made_by)
     shutil.copytree(good.source, tmp_path / "source")
-    bench = Bench(tmp_path / "source", tmp_path / "derived")
+    bench = bench_of(tmp_path / "source", tmp_path / "derived")
     copy_source_pixels(bench)
 
     assert bench.verify().failed_numbers == ()
 
 
-def test_a_mean_that_moved_is_noticed_and_reported(bench: Bench) -> None:
+def test_a_mean_that_moved_is_noticed_and_reported(bench: Any) -> None:
     def brighten(ds: FileDataset) -> None:
         cells = pixels(ds)
         cells[3:] += 3
@@ -460,55 +181,8 @@ def test_the_mean_of_mr_may_move_by_half_a_percent(
     assert verify_series(tmp_path / "source", tmp_path / "much", policy=POLICY).failed_numbers == (16,)
 
 
-def claim_loss(ds: FileDataset) -> None:
-    ds.LossyImageCompression = "01"
-    for keyword in ("LossyImageCompressionMethod", "LossyImageCompressionRatio"):
-        if keyword in ds:
-            delattr(ds, keyword)
-
-
-BLIND_SPOTS: list[tuple[str, int, Change]] = [
-    ("ImageType ORIGINAL", 8, setting("ImageType", ["ORIGINAL", "PRIMARY", "AXIAL", "", "DENOISED"])),
-    ("ImageType value 3 AI", 8, setting("ImageType", ["DERIVED", "PRIMARY", "AI", "", "DENOISED"])),
-    (
-        "missing purpose code",
-        21,
-        lambda ds: ds.SourceImageSequence[0].__delattr__("PurposeOfReferenceCodeSequence"),
-    ),
-    (
-        "wrong meaning for 113087",
-        20,
-        lambda ds: setattr(ds.DerivationCodeSequence[0], "CodeMeaning", "Noise reduction"),
-    ),
-    ("non-existent DCM code", 20, lambda ds: setattr(ds.DerivationCodeSequence[0], "CodeValue", "999999")),
-    ("other FrameOfReferenceUID", 9, setting("FrameOfReferenceUID", "1.2.3.4")),
-    ("changed orientation", 10, setting("ImageOrientationPatient", [1, 0, 0, 0, 0.99, 0.14])),
-    ("changed pixel spacing", 10, setting("PixelSpacing", [0.7, 0.9])),
-    ("changed rescale slope", 14, setting("RescaleSlope", "2")),
-    ("values beyond BitsStored", 13, lambda ds: put(ds, 20, 20, 0x4000)),
-    ("lossy without ratio and method", 18, claim_loss),
-    ("duplicate InstanceNumber", 27, setting("InstanceNumber", 4)),
-]
-
-
-@pytest.mark.parametrize(
-    ("number", "change"), [(n, c) for _, n, c in BLIND_SPOTS], ids=[name for name, _, _ in BLIND_SPOTS]
-)
-def test_a_fault_that_no_public_validator_sees_is_seen_here(
-    ct_volume: Volume, derive: Callable[..., object], tmp_path: Path, number: int, change: Change
-) -> None:
-    paths = write_ct_series(ct_volume, tmp_path / "source")
-    derive(paths, tmp_path / "derived")
-    bench = Bench(tmp_path / "source", tmp_path / "derived")
-    assert bench.verify().passed
-
-    bench.change(3, change)
-
-    assert number in bench.verify().failed_numbers
-
-
 @pytest.mark.usefixtures("dciodvfy")
-def test_validators_agree_with_a_right_series_and_see_a_wrong_one(bench: Bench) -> None:
+def test_validators_agree_with_a_right_series_and_see_a_wrong_one(bench: Any) -> None:
     assert bench.verify(validators=True).passed
 
     bench.change(3, removing("PositionReferenceIndicator"))
@@ -517,7 +191,7 @@ def test_validators_agree_with_a_right_series_and_see_a_wrong_one(bench: Bench) 
     assert "dciodvfy" in checks[29].detail
 
 
-def test_details_name_attributes_and_never_values(bench: Bench) -> None:
+def test_details_name_attributes_and_never_values(bench: Any) -> None:
     marked = "MARKED^PATIENT"
     for keyword in ("PatientName", "AccessionNumber", "SeriesDescription", "InstitutionName"):
         bench.change(3, setting(keyword, marked))
@@ -529,8 +203,20 @@ def test_details_name_attributes_and_never_values(bench: Bench) -> None:
     assert "MARKED" not in repr(report) + str(report.as_json())
 
 
-def test_a_damaged_file_is_an_error_of_its_own(bench: Bench) -> None:
+def test_a_damaged_file_is_an_error_of_its_own(bench: Any) -> None:
     (bench.derived / "00003.dcm").write_bytes(b"gone")
 
     with pytest.raises(UnreadableInstanceError):
         bench.verify()
+
+
+@pytest.mark.parametrize("date", ["21100101", "2024.05.06", ""])
+def test_an_acquisition_date_that_cannot_be_true_does_not_block_the_series(
+    ct_volume: Volume, derive: Callable[..., object], tmp_path: Path, date: str
+) -> None:
+    style = replace(CT_STYLE, attributes={"AcquisitionDate": date})
+    with quiet():
+        paths = write_ct_series(ct_volume, tmp_path / "source", style=style)
+    derive(paths, tmp_path / "derived")
+
+    assert verify_series(tmp_path / "source", tmp_path / "derived", policy=POLICY).failed_numbers == ()

@@ -31,11 +31,12 @@ def test_every_syntax_that_can_be_decoded_here_is_accepted():
     assert len(storage_transfer_syntaxes()) == 16
 
 
-def test_verification_ct_and_mr_are_accepted_and_secondary_capture_is_not():
+def test_verification_ct_mr_and_secondary_capture_are_accepted_and_pet_is_not():
     classes = [context.sop_class_uid for context in accepted_contexts()]
 
-    assert {"1.2.840.10008.1.1", CTImageStorage, MRImageStorage} <= set(classes)
-    assert "1.2.840.10008.5.1.4.1.1.7" not in classes
+    secondary_capture, pet = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.128"
+    assert {"1.2.840.10008.1.1", CTImageStorage, MRImageStorage, secondary_capture} <= set(classes)
+    assert pet not in classes
 
 
 def test_explicit_is_proposed_with_implicit_and_only_for_classes_needed():

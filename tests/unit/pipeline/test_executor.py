@@ -51,11 +51,12 @@ def test_an_attempt_yields_derived_files_and_names_its_stages_in_order(
 
 
 def test_the_process_stays_warm_for_the_next_attempt(
-    process: EnhancementProcess, make_spec: MakeSpec
+    process: EnhancementProcess, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     process.run(make_spec(), time_limit=MINUTE, heard=ignore)
     first = process.pid
-    process.run(make_spec(), time_limit=MINUTE, heard=ignore)
+    (tmp_path / "next").mkdir()
+    process.run(make_spec(directory=tmp_path / "next"), time_limit=MINUTE, heard=ignore)
     assert process.pid == first
 
 

@@ -1,0 +1,188 @@
+"""Enhanced volume to derived files: back to stored values, slice by slice, and onto the disk for good."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicom_node.errors import DeriveError, Reason, UnreadableInstanceError
+from dicom_node.imaging.derivation import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    DerivationPolicy,
+    Provenance,
+    derive_attributes,
+    file_meta,
+    series_identity,
+)
+from dicom_node.imaging.elements import integer
+from dicom_node.imaging.encoding import encode_file, put_bytes
+from dicom_node.imaging.parsing import read_dataset
+from dicom_node.imaging.pixels import Cells
+from dicom_node.imaging.series_reader import SourceSeries, SourceSlice
+from dicom_node.imaging.uids import UidPlan
+from engine.volume import Volume
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class DerivedInstance:
+    """One derived file.
+
+    digest    SHA-256 of the whole file
+    position  index along the slice normal, the order of delivery
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    size: int
+    position: int
+
+
+def derive_series(
+    source: SourceSeries,
+    enhanced: Volume,
+    *,
+    provenance: Provenance,
+    policy: DerivationPolicy,
+    uids: UidPlan,
+    directory: Path,
+    neighbours: Sequence[Path] = (),
+    taken_series_numbers: frozenset[int] = frozenset(),
+) -> tuple[DerivedInstance, ...]:
+    """Write one derived instance per source slice into `directory`, synced, in slice order.
+
+    neighbours            an instance of each other series of the study: their numbers are taken
+    taken_series_numbers  further numbers the derived series must not have
+
+    When this returns, files and directory entries are on stable storage. Raises `DeriveError`:
+    INTERNAL_ERROR for a volume of another shape, NO_SPACE when the disk is full, STORAGE_FAILED for any
+    other failure to write. What was written until then stays in `directory`, which the caller owns.
+    """
+    if enhanced.array.shape != source.volume.array.shape:
+        raise DeriveError(
+            Reason.INTERNAL_ERROR, f"Shape {enhanced.array.shape} for {source.volume.array.shape}."
+        )
+    identity = series_identity(
+        source,
+        provenance=provenance,
+        policy=policy,
+        uids=uids,
+        taken_series_numbers=taken_series_numbers | _numbers_of(neighbours),
+    )
+    written = []
+    try:
+        for position, piece in enumerate(source.slices):
+            attributes = derive_attributes(
+                piece, position, identity=identity, provenance=provenance, policy=policy, uids=uids
+            )
+            cells = to_cells(enhanced.array[position], piece, _padding_mask(source, position))
+            put_bytes(attributes, "PixelData", cells.astype("<u2", copy=False).tobytes(), vr="OW")
+            content = encode_file(attributes, file_meta(attributes))
+            path = directory / f"{position + 1:05d}.dcm"
+            _write_synced(path, content)
+            written.append(_instance(path, content, piece, position, uids))
+        _sync_directory(directory)
+    except OSError as exc:
+        reason = Reason.NO_SPACE if exc.errno in _NO_SPACE else Reason.STORAGE_FAILED
+        raise DeriveError(reason, f"Writing failed ({errno.errorcode.get(exc.errno or 0, '?')}).") from exc
+    return tuple(written)
+
+
+def to_cells(real: NDArray[np.float32], piece: SourceSlice, padding: NDArray[np.bool_] | None) -> Cells:
+    """Invert this slice's own rescale; (rows, columns) 16-bit cells.
+
+    Round half to even, clip to BitsStored. Padding pixels return bit by bit; a measured pixel that would
+    read as padding moves to the nearest stored value that does not.
+    """
+    layout = piece.layout
+    scaled = (real.astype(np.float64) - piece.intercept) / piece.slope
+    rounded = np.clip(np.rint(scaled), layout.minimum, layout.maximum).astype(np.int32)
+    cells = layout.to_cells(rounded)
+    if piece.padding is None:
+        return cells
+    fallen = piece.padding.mask(cells, layout)
+    if fallen.any():
+        moved = _moved_out(scaled[fallen], piece)
+        cells[fallen] = layout.to_cells(moved)
+    if padding is not None and piece.padding_cells is not None:
+        cells[padding] = piece.padding_cells
+    return cells
+
+
+def _moved_out(scaled: NDArray[np.float64], piece: SourceSlice) -> NDArray[np.int32]:
+    """The stored value just outside the padding that lies nearer to each value."""
+    padding, layout = piece.padding, piece.layout
+    if padding is None:
+        raise DeriveError(Reason.INTERNAL_ERROR, "No padding to move out of.")
+    free = [value for value in padding.nearest_outside(layout) if value is not None]
+    if not free:
+        raise DeriveError(Reason.INTERNAL_ERROR, "The padding leaves no stored value free.")
+    middle = (padding.low + padding.high) / 2
+    # A value that rounds onto a single padding value goes back to the side it came from.
+    moved = np.full(scaled.shape, free[-1], np.int32)
+    moved[scaled < middle] = free[0]
+    return moved
+
+
+def _padding_mask(source: SourceSeries, position: int) -> NDArray[np.bool_] | None:
+    """Which pixels of the slice are padding, None when none is."""
+    return None if source.volume.valid is None else ~source.volume.valid[position]
+
+
+def _instance(
+    path: Path, content: bytes, piece: SourceSlice, position: int, uids: UidPlan
+) -> DerivedInstance:
+    """Describe a written file."""
+    return DerivedInstance(
+        path=path,
+        sop_class_uid=piece.header.sop_class_uid,
+        sop_instance_uid=uids.instance_uid(piece.header.sop_instance_uid),
+        series_instance_uid=uids.series_uid,
+        transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
+        digest=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        position=position,
+    )
+
+
+def _numbers_of(neighbours: Sequence[Path]) -> frozenset[int]:
+    """SeriesNumbers of other series; one that cannot be read takes no number."""
+    found = set()
+    for path in neighbours:
+        try:
+            number = integer(read_dataset(path, pixels=False), "SeriesNumber")
+        except UnreadableInstanceError:
+            continue
+        if number is not None:
+            found.add(number)
+    return frozenset(found)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    """Create the file, write all of it and wait until it is on stable storage; never overwrite."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the names of the files durable too."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

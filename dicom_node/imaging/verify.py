@@ -1,0 +1,214 @@
+"""The gate: a derived series is held against its source, assertion by assertion, before it is sent.
+
+The files are read back from disk and judged by rules of their own; with the writer they share only the
+parser of bytes and the vocabulary. The numbers are fixed: operators and the job log know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+from pydicom.dataset import FileDataset
+
+from dicom_node.imaging import (
+    verify_attributes,
+    verify_derivation,
+    verify_identity,
+    verify_pixels,
+    verify_tools,
+)
+from dicom_node.imaging.elements import element_bytes, items, quiet, tag_of, text
+from dicom_node.imaging.headers import InstanceHeader, header_of
+from dicom_node.imaging.parsing import read_dataset
+from dicom_node.imaging.pixels import Cells, UndecodablePixelsError, padding_of, pixel_format, read_cells
+from dicom_node.imaging.provenance import DerivationPolicy
+from dicom_node.imaging.verify_model import (
+    Check,
+    CheckFunction,
+    Pair,
+    PixelFacts,
+    SeriesPair,
+    Slice,
+    VerificationLimits,
+    VerificationReport,
+    sum_up,
+)
+
+__all__ = ["Check", "VerificationLimits", "VerificationReport", "verify_series"]
+
+_VALIDATOR_ASSERTION = 29
+ASSERTIONS: tuple[tuple[int, str, CheckFunction], ...] = (
+    (1, "one derived slice per source slice", verify_identity.pairing_is_a_bijection),
+    (2, "SOP Instance UIDs are new", verify_identity.instances_are_new),
+    (3, "one new series", verify_identity.series_is_new),
+    (4, "the study is kept", verify_identity.study_is_kept),
+    (5, "the patient is kept", verify_identity.patient_is_kept),
+    (6, "SOP class and file meta agree", verify_identity.class_is_kept),
+    (7, "series number and description", verify_identity.series_is_named),
+    (8, "ImageType", verify_attributes.image_type_says_derived),
+    (9, "frame of reference is kept", verify_attributes.frame_of_reference_is_kept),
+    (10, "position, orientation and spacing are kept", verify_attributes.plane_is_kept),
+    (11, "matrix and bits are kept", verify_attributes.pixel_layout_is_kept),
+    (12, "pixel data are complete and changed", verify_pixels.pixels_are_there),
+    (13, "pixel values are in range", verify_pixels.pixels_are_in_range),
+    (14, "rescale is kept", verify_attributes.rescale_is_kept),
+    (15, "padding is kept", verify_pixels.padding_is_kept),
+    (16, "the mean is kept", verify_pixels.mean_is_kept),
+    (17, "presentation is kept", verify_attributes.presentation_is_kept),
+    (18, "lossy compression is admitted", verify_attributes.loss_is_admitted),
+    (19, "the derivation is described", verify_derivation.derivation_is_described),
+    (20, "the derivation is coded", verify_derivation.derivation_is_coded),
+    (21, "the source image is named", verify_derivation.source_image_is_named),
+    (22, "references are listed by series", verify_derivation.references_are_listed),
+    (23, "contributing equipment", verify_derivation.contributors_are_listed),
+    (24, "general equipment", verify_attributes.equipment_is_ours),
+    (25, "content qualification", verify_attributes.qualification_is_honest),
+    (26, "nothing private or foreign is left", verify_attributes.nothing_foreign_is_left),
+    (27, "instance numbers and order are kept", verify_identity.order_is_kept),
+    (28, "the acquisition is kept, times are new", verify_attributes.acquisition_is_kept),
+    (29, "validators and geometry see nothing new", verify_tools.volume_verdict_is_kept),
+    (30, "Implicit VR says the same", verify_tools.other_encoding_says_the_same),
+)
+
+
+def verify_series(
+    source: Path | Sequence[Path],
+    derived: Path | Sequence[Path],
+    *,
+    policy: DerivationPolicy,
+    limits: VerificationLimits | None = None,
+    emitted: frozenset[str] = frozenset(),
+    validators: bool = False,
+) -> VerificationReport:
+    """Check a derived series against its source and return every assertion with its outcome.
+
+    `source` and `derived` are folders or lists of files. Files of other series beside the source are
+    taken as the rest of the study; `emitted` holds SOP Instance UIDs used before. `validators` also runs
+    dciodvfy and dcentvfy where they are installed (some 25 ms per slice). Raises `UnreadableInstanceError`
+    when a file cannot be parsed.
+    """
+    limits = limits or VerificationLimits()
+    made = [(path, _read(path)) for path in _files(derived)]
+    found = [(path, _read(path)) for path in _files(source)]
+    targets = {_target(piece.dataset) for _, piece in made}
+    homes = {p.header.series_instance_uid for _, p in found if p.header.sop_instance_uid in targets} or {
+        p.header.series_instance_uid for _, p in found
+    }
+    own = [(path, p) for path, p in found if p.header.series_instance_uid in homes]
+    pairs, unpaired, paths = _pair(own, made, limits)
+    series = SeriesPair(
+        sources=tuple(piece for _, piece in own),
+        derived=tuple(piece for _, piece in made),
+        pairs=pairs,
+        unpaired=unpaired,
+        others=_others(found, homes),
+        emitted=emitted,
+        policy=policy,
+        limits=limits,
+        verified_at=datetime.now().astimezone(),
+    )
+    checks = []
+    for number, title, function in ASSERTIONS:
+        asked = validators and number == _VALIDATOR_ASSERTION
+        tools = verify_tools.validators_see_nothing_new(paths) if asked else ()
+        checks.append(sum_up(number, title, chain(function(series), tools)))
+    return VerificationReport(tuple(checks), verify_pixels.bias_of(series))
+
+
+def _files(where: Path | Sequence[Path]) -> list[Path]:
+    """The files of a folder at any depth, or the files themselves."""
+    if isinstance(where, Path):
+        return sorted(path for path in where.rglob("*") if path.is_file())
+    return list(where)
+
+
+def _read(path: Path) -> Slice:
+    """Parse one file up to its pixels."""
+    ds = read_dataset(path, pixels=False)
+    with quiet():
+        meta = ds.file_meta
+        return Slice(
+            header=header_of(ds),
+            dataset=ds,
+            meta_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
+            meta_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
+        )
+
+
+def _target(ds: FileDataset) -> str:
+    """The SOP instance a derived slice names as its source."""
+    found = items(ds, "SourceImageSequence")
+    return text(found[0], "ReferencedSOPInstanceUID") if found else ""
+
+
+def _others(found: Sequence[tuple[Path, Slice]], homes: set[str]) -> tuple[InstanceHeader, ...]:
+    """Other series of the same study beside the source."""
+    studies = {p.header.study_instance_uid for _, p in found if p.header.series_instance_uid in homes}
+    return tuple(
+        p.header
+        for _, p in found
+        if p.header.series_instance_uid not in homes and p.header.study_instance_uid in studies
+    )
+
+
+def _pair(
+    sources: Sequence[tuple[Path, Slice]], derived: Sequence[tuple[Path, Slice]], limits: VerificationLimits
+) -> tuple[tuple[Pair, ...], tuple[int, ...], list[tuple[Path, Path]]]:
+    """Match derived slices to their sources; what cannot be matched, or not uniquely, is left over."""
+    free = {piece.header.sop_instance_uid: (path, piece) for path, piece in sources}
+    pairs, unpaired, paths = [], [], []
+    for number, (path, piece) in enumerate(derived, 1):
+        match = free.pop(_target(piece.dataset), None)
+        if match is None:
+            unpaired.append(number)
+            continue
+        facts = _pixel_facts(match[1].header, match[0], path, limits)
+        pairs.append(Pair(number, match[1], piece, facts))
+        paths.append((match[0], path))
+    return tuple(pairs), tuple(unpaired), paths
+
+
+def _pixel_facts(
+    header: InstanceHeader, source: Path, derived: Path, limits: VerificationLimits
+) -> PixelFacts:
+    """Decode both slices and compare them; one pair in memory at a time."""
+    before_ds, after_ds = read_dataset(source, pixels=True), read_dataset(derived, pixels=True)
+    length, vr = _stored_pixels(after_ds)
+    try:
+        before, after = _decode(before_ds), _decode(after_ds)
+    except UndecodablePixelsError as exc:
+        return PixelFacts(error=exc.detail, derived_bytes=length, derived_vr=vr)
+    if pixel_format(after_ds) != header.pixels:
+        error = "the pixels have another layout than the source's"
+        return PixelFacts(error=error, derived_bytes=length, derived_vr=vr)
+    slope, intercept = header.rescale
+    facts = verify_pixels.compare_pixels(
+        before,
+        after,
+        header.pixels,
+        padding=padding_of(before_ds, header.pixels),
+        rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
+        change_share=limits.change_share,
+    )
+    return replace(facts, derived_bytes=length, derived_vr=vr)
+
+
+def _stored_pixels(ds: FileDataset) -> tuple[int, str]:
+    """Length and VR of the pixel data as they lie in the file."""
+    tag = tag_of("PixelData")
+    if tag not in ds:
+        return 0, ""
+    element = ds.get_item(tag)
+    return len(element_bytes(element)), str(element.VR or "")
+
+
+def _decode(ds: FileDataset) -> Cells:
+    """The cells of one slice."""
+    layout = pixel_format(ds)
+    if not layout.is_supported:
+        raise UndecodablePixelsError("the pixel format is not supported")
+    return read_cells(ds, layout)

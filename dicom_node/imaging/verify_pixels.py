@@ -1,0 +1,105 @@
+"""Assertions 12, 13, 15 and 16: the pixels are there, in range, unbiased, and padding is still padding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from dicom_node.imaging.elements import text
+from dicom_node.imaging.pixels import Cells, Padding, PixelFormat
+from dicom_node.imaging.source_rules import CT_IMAGE
+from dicom_node.imaging.verify_model import PixelFacts, SeriesPair
+
+_UNCHANGED_BY_DESIGN = re.compile(r"(?:: identity\S* |strength=0(?:\.0*)?(?:\s|$))")
+
+
+def compare_pixels(
+    source: Cells,
+    derived: Cells,
+    layout: PixelFormat,
+    *,
+    padding: Padding | None,
+    rescale: tuple[float, float],
+    change_share: float,
+) -> PixelFacts:
+    """Return the facts about one pair of equal shape; real values by the source slice's own rescale."""
+    none = np.zeros(source.shape, np.bool_)
+    before = none if padding is None else padding.mask(source, layout)
+    after = none if padding is None else padding.mask(derived, layout)
+    moved = (before != after) | (before & (source != derived))
+    measured = ~before
+    slope = abs(rescale[0])
+    real = layout.to_stored(source)[measured].astype(np.float64) * rescale[0] + rescale[1]
+    change = layout.to_stored(derived)[measured].astype(np.float64) * rescale[0] + rescale[1] - real
+    fits = layout.to_cells(layout.to_stored(derived).astype(np.int32)) == derived
+    return PixelFacts(
+        identical=bool((source == derived).all()),
+        outside=int((~fits & measured).sum()),
+        padding_moved=int(moved.sum()),
+        measured=int(measured.sum()),
+        change_sum=float(change.sum()),
+        source_sum=float(real.sum()),
+        largest_change=float(np.abs(change).max(initial=0.0)),
+        change_bound=change_share * slope * (layout.maximum - layout.minimum),
+    )
+
+
+def bias_of(series: SeriesPair) -> float:
+    """Return the mean change over all measured pixels, in real units."""
+    measured = sum(pair.pixels.measured for pair in series.pairs)
+    return sum(pair.pixels.change_sum for pair in series.pairs) / measured if measured else 0.0
+
+
+def pixels_are_there(series: SeriesPair) -> Iterator[str]:
+    """12: all the bytes, as OW, decodable, and not a copy of the source (unless nothing was to be done)."""
+    for pair in series.pairs:
+        layout = pair.derived.header.pixels
+        if pair.pixels.derived_bytes != layout.rows * layout.columns * 2:
+            yield f"slice {pair.number}: {pair.pixels.derived_bytes} bytes of pixel data"
+        if pair.pixels.derived_vr != "OW":
+            yield f"slice {pair.number}: pixel data of VR {pair.pixels.derived_vr}"
+        if pair.pixels.error:
+            yield f"slice {pair.number}: {pair.pixels.error}"
+    same = bool(series.pairs) and all(pair.pixels.identical for pair in series.pairs)
+    if same and not series.limits.allow_identical and not _unchanged_by_design(series):
+        yield "every slice equals its source"
+
+
+def _unchanged_by_design(series: SeriesPair) -> bool:
+    """Whether provenance itself says that the voxels are the source's."""
+    said = "\\".join(text(pair.derived.dataset, "DerivationDescription") for pair in series.pairs)
+    return _UNCHANGED_BY_DESIGN.search(said) is not None
+
+
+def pixels_are_in_range(series: SeriesPair) -> Iterator[str]:
+    """13: no bit outside BitsStored, and no voxel changed so much that it must have wrapped around."""
+    for pair in series.pairs:
+        facts = pair.pixels
+        if facts.outside:
+            yield f"slice {pair.number}: {facts.outside} pixels outside BitsStored"
+        if facts.largest_change > facts.change_bound:
+            yield f"slice {pair.number}: a pixel changed by {facts.largest_change:.4g}"
+
+
+def padding_is_kept(series: SeriesPair) -> Iterator[str]:
+    """15: the same pixels are padding, bit for bit, and no other."""
+    for pair in series.pairs:
+        if pair.pixels.padding_moved:
+            yield f"slice {pair.number}: {pair.pixels.padding_moved} pixels changed sides"
+
+
+def mean_is_kept(series: SeriesPair) -> Iterator[str]:
+    """16: the mean of the measured pixels did not move."""
+    bias = bias_of(series)
+    measured = sum(pair.pixels.measured for pair in series.pairs)
+    if not measured:
+        return
+    if series.sources[0].header.sop_class_uid == CT_IMAGE:
+        limit = series.limits.bias_hu
+    else:
+        mean = sum(pair.pixels.source_sum for pair in series.pairs) / measured
+        limit = series.limits.bias_share * abs(mean)
+    if abs(bias) > limit:
+        yield f"the mean moved by {bias:.4g}, more than {limit:.4g}"
