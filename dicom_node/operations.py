@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -230,7 +230,9 @@ def delivery_summary(deliveries: Sequence[DeliveryRecord]) -> Mapping[str, Mappi
 
 
 def plain(value: Any) -> Any:
-    """A JSON-ready form of a record."""
+    """A JSON-ready form of records, and of what holds records."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Path):

@@ -13,6 +13,7 @@ from dicom_node import __version__
 from dicom_node.cli import check, records, run, transfer
 from dicom_node.cli.render import complain
 from dicom_node.errors import NodeError
+from dicom_node.observability.logs import describe_error
 from engine.errors import EngineError
 from storage.errors import StorageError
 
@@ -68,10 +69,16 @@ def main() -> None:
     try:
         app()
     except ConfigError as exc:
-        complain(f"The configuration {exc.source} is not usable.", *(str(problem) for problem in exc.problems))
+        complain(
+            f"The configuration {exc.source} is not usable.", *(str(problem) for problem in exc.problems)
+        )
         sys.exit(2)
     except (NodeError, StorageError, EngineError) as exc:
         complain(str(exc))
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)
+    except Exception as exc:
+        facts = describe_error(exc)
+        complain(f"Unexpected error {facts['error']}; please report these lines.", *facts["frames"])
+        sys.exit(70)

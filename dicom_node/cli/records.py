@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -82,7 +81,7 @@ def series_show(key: SeriesKey, config: ConfigOption = DEFAULT_CONFIG, json: Jso
     with operations(config) as ops:
         story = ops.series_story(key)
     if json:
-        print_json({**asdict(story), "deliveries": delivery_summary(story.deliveries)})
+        print_json({**plain(story), "deliveries": delivery_summary(story.deliveries)})
         return
     series = story.series
     console.print(Text(f"Series {series.id}  {series.series_instance_uid}", style="bold"))
@@ -148,7 +147,7 @@ def jobs_show(job: JobId, config: ConfigOption = DEFAULT_CONFIG, json: JsonOptio
     with operations(config) as ops:
         record, events = ops.job(job)
     if json:
-        print_json({"job": asdict(record), "events": [asdict(event) for event in events]})
+        print_json({"job": record, "events": events})
         return
     print_table(f"Job {record.id}", [record], JOB_COLUMNS)
     if record.message:

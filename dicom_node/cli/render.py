@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -64,5 +63,4 @@ def print_table(title: str, records: Sequence[Any], columns: Iterable[Column]) -
 
 def print_json(value: Any) -> None:
     """Print records or plain values as JSON on standard output, without colours or wrapping."""
-    typer_free = [plain(asdict(item)) for item in value] if isinstance(value, list) else plain(value)
-    print(json.dumps(typer_free, indent=2))
+    print(json.dumps(plain(value), indent=2))
