@@ -339,7 +339,7 @@ def test_peers_are_found_by_name_and_by_the_title_that_called() -> None:
     peer = Peer(name="pacs", ae_title="PACS", host="h", port=104)
     settings = Settings(peers=(peer,))
 
-    assert settings.peer("pacs") is peer
+    assert settings.peer("pacs") == peer.model_copy(update={"calling_ae_title": "ENHANCE"})
     assert settings.peer("PACS") is None
     assert settings.return_peer("PACS ") is peer
     assert settings.return_peer("CT") is None
