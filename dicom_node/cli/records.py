@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from dicom_node.cli.render import Column, complain, console, print_json, print_table
+from dicom_node.cli.render import Column, complain, console, print_facts, print_json, print_table
 from dicom_node.cli.session import DEFAULT_CONFIG, ConfigOption, JsonOption, LimitOption, actor, operations
 from dicom_node.operations import delivery_summary, plain
 from storage.states import JobState, SeriesState
@@ -37,10 +37,10 @@ JOB_COLUMNS: list[Column] = [
     ("stage", lambda j: j.stage),
     ("series", lambda j: j.series_id),
     ("tries", lambda j: j.attempts),
-    ("destination", lambda j: j.destination),
-    ("reason", lambda j: j.reason),
     ("created", lambda j: j.created_at),
     ("finished", lambda j: j.finished_at),
+    ("to", lambda j: j.destination),
+    ("reason", lambda j: j.reason),
 ]
 _DELIVERIES: list[Column] = [
     ("id", lambda d: d.id),
@@ -56,7 +56,7 @@ _EVENTS: list[Column] = [
     ("at", lambda e: e.at),
     ("event", lambda e: e.name),
     ("job", lambda e: e.job_id),
-    ("facts", lambda e: " ".join(f"{key}={value}" for key, value in e.data.items())),
+    ("facts", lambda e: " ".join(f"{key}={value}" for key, value in e.data.items() if value is not None)),
 ]
 
 
@@ -92,8 +92,7 @@ def series_show(key: SeriesKey, config: ConfigOption = DEFAULT_CONFIG, json: Jso
     console.print(
         Text(f"  from {series.calling_ae} to {series.called_ae}, route {series.route or 'none yet'}")
     )
-    for key_, value in plain(series.evidence).items():
-        console.print(Text(f"  evidence {key_}: {value}", style="dim"))
+    print_facts({"evidence": series.evidence})
     print_table("Jobs", story.jobs, JOB_COLUMNS)
     for destination, counts in delivery_summary(story.deliveries).items():
         words = ", ".join(f"{count} {state.lower()}" for state, count in counts.items())
@@ -152,8 +151,7 @@ def jobs_show(job: JobId, config: ConfigOption = DEFAULT_CONFIG, json: JsonOptio
     print_table(f"Job {record.id}", [record], JOB_COLUMNS)
     if record.message:
         console.print(Text(f"  {record.message}"))
-    for name, value in plain(record.result).items():
-        console.print(Text(f"  {name}: {value}", style="dim"))
+    print_facts(record.result)
     print_table("Events", events, _EVENTS)
 
 

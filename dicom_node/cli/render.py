@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +38,9 @@ def as_text(value: object) -> Text:
     if value is None:
         return Text("")
     if isinstance(value, datetime):
-        return Text(value.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+        local = value.astimezone()
+        today = local.date() == datetime.now().astimezone().date()
+        return Text(local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M"))
     word = printable(str(value))
     return Text(word, style=_COLOURS.get(word, ""))
 
@@ -52,13 +54,41 @@ def print_table(title: str, records: Sequence[Any], columns: Iterable[Column]) -
     """Print records as a table."""
     columns = list(columns)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name, _ in columns:
-        table.add_column(name, overflow="fold")
+    for number, (name, _) in enumerate(columns):
+        # Only the last column may wrap: ids, states and times are read down the column.
+        last = number == len(columns) - 1
+        table.add_column(name, overflow="fold" if last else "ellipsis", no_wrap=not last)
     for record in records:
         table.add_row(*(as_text(get(record)) for _, get in columns))
     console.print(table)
     if not records:
         console.print(Text("  none", style="dim"))
+
+
+def print_facts(facts: Mapping[str, Any], *, indent: int = 2) -> None:
+    """Print nested facts as indented lines, one short line per leaf or flat mapping."""
+    for name, value in plain(facts).items():
+        nested = isinstance(value, dict) and any(isinstance(item, (dict, list)) for item in value.values())
+        if nested:
+            console.print(Text(f"{' ' * indent}{name}", style="dim"))
+            print_facts(value, indent=indent + 2)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print(Text(f"{' ' * indent}{name}", style="dim"))
+            for item in value:
+                console.print(Text(f"{' ' * (indent + 2)}{_in_words(item)}", style="dim"))
+        elif value not in (None, [], {}):
+            console.print(Text(f"{' ' * indent}{name}: {_in_words(value)}", style="dim"))
+
+
+def _in_words(value: Any) -> str:
+    """A flat value on one line, numbers to four digits."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_in_words(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list):
+        return ", ".join(_in_words(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return printable(str(value))
 
 
 def print_json(value: Any) -> None:
