@@ -82,7 +82,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "OUT_OF_RANGE", "The scan is outside the range the enhancement was made for."
     UNSAFE_OUTPUT = "UNSAFE_OUTPUT", "A guard refused the enhanced volume; nothing was sent."
     VERIFY_FAILED = "VERIFY_FAILED", "The derived series failed its own verification; nothing was sent."
-    SOURCE_CHANGED = "SOURCE_CHANGED", "A stored source instance no longer matches its digest."
+    SOURCE_CHANGED = "SOURCE_CHANGED", "A stored instance no longer matches its digest."
     WORKER_DIED = "WORKER_DIED", "The enhancement process died."
     ABANDONED = "ABANDONED", "The worker that held the job disappeared."
     TIME_LIMIT = "TIME_LIMIT", "The enhancement took longer than its time limit."

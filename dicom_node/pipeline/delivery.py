@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,16 +24,21 @@ from config.sections import Peer
 from config.settings import Settings
 from dicom_node.errors import AssociationRejectedError, PeerError, Reason, ReasonedError
 from dicom_node.observability import events
+from dicom_node.observability.logs import describe_error
 from dicom_node.pipeline.enhance import Heartbeat
 from dicom_node.pipeline.retry import RetryPolicy, backoff, decide
 from dicom_node.sinks.dimse import Answer, Parcel, deliver
 from dicom_node.sinks.outcome import Verdict
-from storage.errors import LostClaimError
+from storage.errors import LostClaimError, StorageError
 from storage.records import DeliveryRecord, DerivedRecord, JobRecord
 from storage.states import DeliveryState, JobKind
 from storage.store import Store
 
 log = structlog.get_logger(__name__)
+
+
+class DeliveryHaltedError(Exception):
+    """The association was released before its last instance: the node goes down, or the job was canceled."""
 
 
 class DeliveryFailedError(ReasonedError):
@@ -75,7 +81,9 @@ class DeliverySender:
             lane = self._lanes.get(destination)
             if self._stopping.is_set() or (lane is not None and lane.is_alive()):
                 continue
-            lane = threading.Thread(target=self.drain, args=(destination,), name=f"lane-{destination}")
+            lane = threading.Thread(
+                target=self.drain, args=(destination,), name=f"lane-{destination}", daemon=True
+            )
             self._lanes[destination] = lane
             lane.start()
 
@@ -92,11 +100,10 @@ class DeliverySender:
                 "attempt": job.attempts,
                 "destination": destination,
             }
-            with structlog.contextvars.bound_contextvars(**bound), Heartbeat(self._store, job, lease):
-                try:
-                    self._run(job, destination)
-                except LostClaimError:
-                    log.warning(events.JOB_LOST)
+            canceled = threading.Event()
+            heartbeat = Heartbeat(self._store, job, lease, on_cancel=canceled.set)
+            with structlog.contextvars.bound_contextvars(**bound), heartbeat:
+                self._attempt(job, destination, go_on=lambda: not self._halted(canceled))  # noqa: B023
 
     def stop(self, timeout_s: float) -> None:
         """Let running associations finish within `timeout_s`; what is not answered by then is sent again."""
@@ -104,14 +111,32 @@ class DeliverySender:
         for lane in self._lanes.values():
             lane.join(timeout_s)
 
-    def _run(self, job: JobRecord, destination: str) -> None:
+    def _halted(self, canceled: threading.Event) -> bool:
+        """Whether to release the association before the next instance."""
+        return self._stopping.is_set() or canceled.is_set()
+
+    def _attempt(self, job: JobRecord, destination: str, *, go_on: Callable[[], bool]) -> None:
+        """Run one attempt; whatever happens, the lane lives on and the job is due again or ended."""
+        try:
+            self._run(job, destination, go_on)
+        except LostClaimError:
+            log.warning(events.JOB_LOST)
+        except Exception as exc:
+            log.error(events.SWEEP_FAILED, sweep="deliver", **describe_error(exc))
+            with suppress(StorageError):
+                self._job_trouble(job, DeliveryFailedError(Reason.INTERNAL_ERROR, type(exc).__name__))
+
+    def _run(self, job: JobRecord, destination: str, go_on: Callable[[], bool]) -> None:
         """One attempt at one series for one destination."""
         try:
             peer = self._peer(destination)
             rows = self._store.deliveries.for_job(job.id, only_pending=True)
             begin = time.monotonic()
-            tally = self._send(job, peer, rows)
+            tally = self._send(job, peer, rows, go_on)
             self._settle(job, tally, seconds=time.monotonic() - begin)
+        except DeliveryHaltedError:
+            # Ends as CANCELED where an operator asked for that meanwhile.
+            self._store.jobs.give_back(job, reason="NODE_STOPPING", message="The node was stopped.")
         except PeerError as exc:
             self._peer_trouble(job, destination, exc)
         except DeliveryFailedError as exc:
@@ -126,7 +151,11 @@ class DeliverySender:
         raise DeliveryFailedError(unknown, f"Destination {destination!r}.")
 
     def _send(
-        self, job: JobRecord, peer: Peer, rows: Sequence[tuple[DeliveryRecord, DerivedRecord]]
+        self,
+        job: JobRecord,
+        peer: Peer,
+        rows: Sequence[tuple[DeliveryRecord, DerivedRecord]],
+        go_on: Callable[[], bool],
     ) -> Tally:
         """Send every pending instance; each answer is committed as it arrives."""
         log.info(events.DELIVERY_STARTED, instances=len(rows))
@@ -143,7 +172,8 @@ class DeliverySender:
                 job, answer.delivery_id, state=state, status=answer.status, comment=answer.comment
             )
 
-        deliver(peer, [_parcel(delivery, derived) for delivery, derived in rows], heard)
+        parcels = [_parcel(delivery, derived) for delivery, derived in rows]
+        deliver(peer, parcels, heard, go_on=go_on)
         self._store.jobs.clear_destination(peer.name)
         return tally
 
@@ -151,6 +181,8 @@ class DeliverySender:
         """Decide the job from its rows: delivered only when every instance was answered with success."""
         states = Counter(delivery.state for delivery, _ in self._store.deliveries.for_job(job.id))
         status = f"Last status 0x{tally.worst[0]:04X}." if tally.worst else ""
+        if states[DeliveryState.PENDING] and tally.worst is None:
+            raise DeliveryHaltedError
         if states[DeliveryState.PENDING]:
             raise DeliveryFailedError(Reason.PEER_BUSY, status)
         if states[DeliveryState.REFUSED]:

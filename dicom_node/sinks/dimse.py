@@ -32,18 +32,23 @@ class Answer:
     comment: str
 
 
-def deliver(peer: Peer, parcels: Sequence[Parcel], heard: Callable[[Answer], None]) -> None:
+def deliver(
+    peer: Peer, parcels: Sequence[Parcel], heard: Callable[[Answer], None], *, go_on: Callable[[], bool]
+) -> None:
     """Send `parcels` in order over one association; `heard` is called once per answered instance.
 
-    Stops early when an instance is answered with LATER: the destination asked for patience. Raises
-    `PeerError` when the association could not be made or broke; what was heard by then stands.
+    Stops early, and releases, when an instance is answered with LATER (the destination asked for
+    patience) or when `go_on` says no. Raises `PeerError` when the association could not be made or broke;
+    what was heard by then stands.
     """
+    if not parcels:
+        return
     by_uid = {parcel.sop_instance_uid: parcel for parcel in parcels}
 
     def on_result(sop_instance_uid: str, status: int, comment: str) -> bool:
         verdict = judge(status)
         heard(Answer(by_uid[sop_instance_uid].delivery_id, verdict, status, comment))
-        return verdict is not Verdict.LATER
+        return verdict is not Verdict.LATER and go_on()
 
     files = [
         Outgoing(

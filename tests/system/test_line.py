@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -254,6 +256,68 @@ def test_sigterm_drains_and_a_restart_changes_nothing(
         (job.id, job.state, job.attempts) for job in before.jobs
     ]
     assert len(archive.series()) == 1
+
+
+def test_sigterm_in_the_middle_of_a_delivery_loses_nothing_and_repeats_nothing(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    seen: list[str] = []
+    fourth = threading.Event()
+
+    def slow(uid: str) -> int:
+        seen.append(uid)
+        time.sleep(0.3)
+        if len(seen) == 4:
+            fourth.set()
+        return 0x0000
+
+    archive, node = start_archive(slow), start_node()
+    send(node, series)
+    assert fourth.wait(LIMIT.total_seconds())
+
+    assert node.stop() == 0
+
+    assert 4 <= len(seen) < len(series)
+    node.start()
+    story = node.await_end(series_uid(series), LIMIT)
+    delivery = next(job for job in story.jobs if job.kind is JobKind.DELIVER)
+    assert delivery.state is JobState.SUCCEEDED
+    assert archive.instances(archive.series()[0]) == len(series)
+    assert sorted(seen) == sorted(set(seen))
+
+
+def test_a_canceled_delivery_stops_and_can_be_resubmitted(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    seen: list[str] = []
+
+    def slow(uid: str) -> int:
+        seen.append(uid)
+        time.sleep(0.5)
+        return 0x0000
+
+    archive, node = start_archive(slow), start_node()
+    send(node, series)
+    job = node.wait_for(lambda: _running_delivery(node, series), LIMIT, "the delivery")
+    with node.operations() as operations:
+        operations.cancel_job(job, actor="test")
+
+    story = node.await_end(series_uid(series), LIMIT)
+    assert next(entry.state for entry in story.jobs if entry.id == job) is JobState.CANCELED
+    assert len(seen) < len(series)
+
+    with node.operations() as operations:
+        operations.resubmit_job(job, actor="test")
+    node.wait_for(lambda: archive.instances(archive.series()[0]) == len(series), LIMIT, "the rest")
+    assert sorted(seen) == sorted(set(seen))
+
+
+def _running_delivery(node: RunningNode, paths: list[Path]) -> int | None:
+    story = node.story(series_uid(paths))
+    jobs = story.jobs if story is not None else ()
+    return next(
+        (job.id for job in jobs if job.kind is JobKind.DELIVER and job.state is JobState.RUNNING), None
+    )
 
 
 def test_the_node_ends_when_its_supervisor_is_killed(
