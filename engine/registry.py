@@ -1,0 +1,60 @@
+"""Which enhancers there are, by the name an operator writes into a route.
+
+An explicit table, no plug-in discovery: what can run on patient data is what is written here. Each
+factory imports its enhancer when asked, so that a node that runs the classical one never loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from engine.enhancer import Enhancer
+from engine.errors import EngineInputError
+
+OptionValues = Mapping[str, str | int | float | bool]
+
+
+def _build_identity(options: OptionValues) -> Enhancer:
+    from engine.identity import IdentityEnhancer
+
+    _refuse_unknown("identity", options, known=())
+    return IdentityEnhancer()
+
+
+def _build_classical(options: OptionValues) -> Enhancer:
+    from engine.classical import ClassicalEnhancer
+
+    _refuse_unknown("classical", options, known=())
+    return ClassicalEnhancer()
+
+
+_FACTORIES: Mapping[str, Callable[[OptionValues], Enhancer]] = {
+    "classical": _build_classical,
+    "identity": _build_identity,
+}
+
+
+def enhancer_names() -> tuple[str, ...]:
+    """Names that `build_enhancer` knows, in alphabetical order."""
+    return tuple(sorted(_FACTORIES))
+
+
+def build_enhancer(name: str, options: OptionValues | None = None) -> Enhancer:
+    """Build the enhancer of that name.
+
+    Raises `EngineInputError` when the name is unknown or an option is not one of this enhancer's.
+    """
+    factory = _FACTORIES.get(name)
+    if factory is None:
+        raise EngineInputError(f"no enhancer is called {name!r}; there are: {', '.join(enhancer_names())}")
+    return factory(options or {})
+
+
+def _refuse_unknown(name: str, options: OptionValues, *, known: tuple[str, ...]) -> None:
+    """Refuse an option that the enhancer does not have; a misspelt one must not be ignored."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        allowed = ", ".join(known) or "none"
+        raise EngineInputError(
+            f"enhancer {name!r} has no option {', '.join(map(repr, unknown))} (options: {allowed})"
+        )
