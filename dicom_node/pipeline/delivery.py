@@ -79,7 +79,7 @@ class DeliverySender:
         """Start a lane for every destination that has due work and no lane running."""
         for destination in self._store.jobs.pending_destinations():
             lane = self._lanes.get(destination)
-            if self._stopping.is_set() or (lane is not None and lane.is_alive()):
+            if self._stopping.is_set() or self._paused(destination) or (lane is not None and lane.is_alive()):
                 continue
             lane = threading.Thread(
                 target=self.drain, args=(destination,), name=f"lane-{destination}", daemon=True
@@ -142,10 +142,15 @@ class DeliverySender:
         except DeliveryFailedError as exc:
             self._job_trouble(job, exc)
 
+    def _paused(self, destination: str) -> bool:
+        """Whether the operator switched the peer off: its deliveries wait, they do not fail."""
+        peer = self._settings.peer(destination)
+        return peer is not None and not peer.enabled
+
     def _peer(self, destination: str) -> Peer:
         """The configured peer of that name."""
         peer = self._settings.peer(destination)
-        if peer is not None and peer.enabled:
+        if peer is not None:
             return peer
         unknown = Reason.NO_RETURN_PEER if destination == RETURN_TO_SENDER else Reason.UNKNOWN_PEER
         raise DeliveryFailedError(unknown, f"Destination {destination!r}.")

@@ -127,6 +127,30 @@ def test_a_pacs_that_was_down_gets_everything_oldest_first_without_help(
     assert sorted(archive.instances(uid) for uid in archive.series()) == [len(series), len(long_series)]
 
 
+def test_deliveries_to_a_peer_that_is_switched_off_wait_until_it_is_on(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    node.stop()
+    switched_on = node.config.read_text()
+    node.config.write_text(switched_on.replace("ae_title: ARCHIVE,", "ae_title: ARCHIVE, enabled: false,"))
+    node.start()
+    send(node, series)
+    node.wait_for(lambda: _when(node, series, _waiting_for_delivery), LIMIT, "the derived series")
+    time.sleep(2)
+    story = node.story(series_uid(series))
+    assert story is not None
+    assert [job.attempts for job in story.jobs if job.kind is JobKind.DELIVER] == [0]
+    assert archive.series() == []
+
+    node.stop()
+    node.config.write_text(switched_on)
+    node.start()
+
+    node.await_end(series_uid(series), LIMIT)
+    assert [archive.instances(uid) for uid in archive.series()] == [len(series)]
+
+
 def test_a_permanent_refusal_ends_at_once_with_the_reason(
     start_node: StartNode, start_archive: StartArchive, series: list[Path]
 ) -> None:
