@@ -39,7 +39,7 @@ def export_tree(source: Path, target: Path) -> list[Path]:
     runs of equal slice distance become separate files.
     """
     target.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
     for series in _series(source):
         for number, (array, facts) in enumerate(_volumes(series, source)):
             stem = f"{facts.source.replace('/', '-')}-{len(written):03d}-{number}"
@@ -87,9 +87,7 @@ def _multiframe(dataset: Dataset, folder: str) -> Iterator[tuple[NDArray[np.int1
     measures = (shared if "PixelMeasuresSequence" in shared else frames[0]).PixelMeasuresSequence[0]
     orientation = (shared if "PlaneOrientationSequence" in shared else frames[0]).PlaneOrientationSequence[0]
     normal = np.cross(*np.asarray(orientation.ImageOrientationPatient, dtype=float).reshape(2, 3))
-    along = [
-        round(float(np.dot(normal, f.PlanePositionSequence[0].ImagePositionPatient)), 2) for f in frames
-    ]
+    along = [round(float(np.dot(normal, f.PlanePositionSequence[0].ImagePositionPatient)), 2) for f in frames]
     pixels = dataset.pixel_array.astype(np.float32)
     ranks: dict[float, int] = defaultdict(int)
     volumes: dict[int, list[tuple[float, int]]] = defaultdict(list)

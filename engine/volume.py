@@ -41,7 +41,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or self.array.dtype != np.float32 or 0 in self.array.shape:
-            raise EngineInputError(f"a volume is a 3D float32 array, not {self.array.dtype}{self.array.shape}")
+            raise EngineInputError(
+                f"a volume is a 3D float32 array, not {self.array.dtype}{self.array.shape}"
+            )
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise EngineInputError("the affine is a finite 4x4 matrix")
         if abs(float(np.linalg.det(self.affine[:3, :3]))) < 1e-12:

@@ -91,7 +91,8 @@ class ResidualBlock(nn.Module):
         """`x`: (N, C, Z, Y, X); `embedding`: (N, E)."""
         scale, shift = self.film(embedding).chunk(2, dim=1)
         h = self.conv1(F.silu(self.norm1(x, (scale, shift))))
-        return x + self.conv2(F.silu(self.norm2(h)))
+        change: Tensor = self.conv2(F.silu(self.norm2(h)))
+        return x + change
 
 
 class WindowAttention(nn.Module):
@@ -107,7 +108,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (N, C, Z, Y, X) of any size; cells outside the volume are masked out of every window."""
-        n, c, *size = x.shape
+        n, _c, *size = x.shape
         pads = [_window_padding(s, self.window, self.offset) for s in size]
         h = self.norm(x).permute(0, 2, 3, 4, 1)
         inside = torch.ones(1, *size, 1, device=x.device, dtype=torch.bool)
@@ -199,6 +200,19 @@ class UNet(nn.Module):
             h = _run(self.decoder[level], self.ups[level](h) + skips[level], embedding)
         out = self.head(F.silu(self.head_norm(h)))
         return out[:, :BANDS], out[:, BANDS:]
+
+
+def build_network(shape: NetworkShape, device: torch.device) -> UNet:
+    """Return a network on `device` in the layout that 3D convolutions are fastest in."""
+    return as_channels_last(UNet(shape).to(device))
+
+
+def as_channels_last(network: UNet) -> UNet:
+    """Lay the weights out channels-last, in place; inputs must be laid out alike."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
 
 
 def _blocks(width: int, depth: int, embedding: int) -> nn.ModuleList:

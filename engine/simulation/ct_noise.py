@@ -55,10 +55,28 @@ def coloured_noise(size: tuple[int, int, int], shape: CtNoiseShape, draw: Draw) 
     white = draw.normal(size)
     if shape == CtNoiseShape():
         return white
+    power = _half_power(size, shape, draw.device)
+    noise: Tensor = torch.fft.irfftn(torch.fft.rfftn(white) * power.sqrt(), s=size)
+    return noise
+
+
+def noise_power(size: tuple[int, int, int], shape: CtNoiseShape) -> Tensor:
+    """Return the power (Z, Y, X) of `shape` over the full spectrum, in FFT order, mean one."""
     z, y, x = size
-    fz = torch.fft.fftfreq(z, device=draw.device)[:, None, None] * 2
-    fy = torch.fft.fftfreq(y, device=draw.device)[None, :, None] * 2
-    fx = torch.fft.rfftfreq(x, device=draw.device)[None, None, :] * 2
+    if shape == CtNoiseShape():
+        return torch.ones(size)
+    half = _half_power(size, shape, torch.device("cpu")).expand(z, y, -1)
+    mirrored = half[:, :, 1 : x - x // 2].flip(2)
+    mirrored = mirrored[torch.arange(z).neg() % z][:, torch.arange(y).neg() % y]
+    return torch.cat((half, mirrored), dim=2)
+
+
+def _half_power(size: tuple[int, int, int], shape: CtNoiseShape, device: torch.device) -> Tensor:
+    """Power over the half spectrum of a real transform, mean one over the full spectrum."""
+    z, y, x = size
+    fz = torch.fft.fftfreq(z, device=device)[:, None, None] * 2
+    fy = torch.fft.fftfreq(y, device=device)[None, :, None] * 2
+    fx = torch.fft.rfftfreq(x, device=device)[None, None, :] * 2
     f = torch.sqrt(fy * fy + fx * fx)
     if shape.blur > 0:
         power = torch.exp(-((math.pi * shape.blur * f) ** 2))
@@ -66,8 +84,7 @@ def coloured_noise(size: tuple[int, int, int], shape: CtNoiseShape, draw: Draw) 
         power = f.clamp_min(1e-3) ** shape.rise * torch.exp(-((f / shape.cut) ** shape.fall))
     power = power / _mean_power(power, x) * (1 - shape.white) + shape.white
     power = power * torch.exp(-((math.pi * shape.along * fz) ** 2))
-    power = power / _mean_power(power.expand(z, y, -1), x)
-    return torch.fft.irfftn(torch.fft.rfftn(white) * power.sqrt(), s=size)
+    return power / _mean_power(power.expand(z, y, -1), x)
 
 
 def _mean_power(power: Tensor, columns: int) -> Tensor:

@@ -47,7 +47,8 @@ def filter_kspace(x: Tensor, shape: MrNoiseShape) -> Tensor:
         if shape.apodise:
             window = window * (0.5 + 0.5 * torch.cos(math.pi * f.clamp(max=1.0))).clamp_min(0.0).sqrt()
         spectrum = spectrum * window.reshape([-1 if a == axis else 1 for a in range(3)])
-    return torch.fft.ifftn(spectrum)
+    filtered: Tensor = torch.fft.ifftn(spectrum)
+    return filtered
 
 
 def is_full(shape: MrNoiseShape) -> bool:

@@ -88,7 +88,9 @@ def simulate_scan(patch: CleanPatch, draw: Draw) -> tuple[Tensor, Tensor, float]
     floor = 1.2 * patch.noise
     if patch.is_ct:
         low, high = _LEVELS_CT
-        level = max(draw.log_uniform(low, high) if draw.chance(0.88) else draw.log_uniform(0.002, 0.03), floor)
+        level = max(
+            draw.log_uniform(low, high) if draw.chance(0.88) else draw.log_uniform(0.002, 0.03), floor
+        )
         body = (patch.image > -2.5).float()
         size = (patch.image.shape[0], patch.image.shape[1], patch.image.shape[2])
         noise = coloured_noise(size, draw_ct_shape(draw), draw) * level
@@ -114,7 +116,9 @@ def _draw_sample(patch: CleanPatch, draw: Draw) -> _Sample:
     kind = draw.uniform(0, 1)
     state, sigma = scan, noise
     if kind > 0.95:
-        sigma = sigma_of_time(draw.uniform(1, 999)) if draw.chance(0.5) else sigma_of_time(draw.uniform(1, 300))
+        sigma = (
+            sigma_of_time(draw.uniform(1, 999)) if draw.chance(0.5) else sigma_of_time(draw.uniform(1, 300))
+        )
         sigma = min(sigma, 50.0)
         state = clean + sigma * draw.normal(tuple(clean.shape))
     elif kind > 0.88:

@@ -50,6 +50,7 @@ class Ema:
 def save_checkpoint(
     folder: Path,
     network: nn.Module,
+    *,
     optimiser: torch.optim.Optimizer,
     ema: Ema,
     draw: Draw,

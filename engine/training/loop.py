@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from engine.diffusion.network import SHAPES, UNet
+from engine.diffusion.network import SHAPES, UNet, build_network
 from engine.diffusion.preconditioning import Denoiser
 from engine.simulation.randomness import Draw
 from engine.training.batches import draw_batch
@@ -34,7 +34,7 @@ class Trainer:
         self.config, self.folder, self.cases = config, folder, cases
         device = torch.device(config.device)
         torch.manual_seed(config.seed)
-        self.network = UNet(SHAPES[config.network]).to(device).to(memory_format=torch.channels_last_3d)
+        self.network = build_network(SHAPES[config.network], device)
         self.optimiser = torch.optim.AdamW(_groups(self.network, config.weight_decay), betas=(0.9, 0.99))
         self.ema = Ema(self.network, config.ema)
         self.draw = Draw(config.seed, device)
@@ -107,8 +107,7 @@ class Trainer:
         """Measure the averaged weights on the held-out cases; return one line."""
         if not self.cases:
             return "no validation volumes"
-        network = UNet(SHAPES[self.config.network]).to(self.draw.device)
-        network = network.to(memory_format=torch.channels_last_3d)
+        network = build_network(SHAPES[self.config.network], self.draw.device)
         self.ema.copy_to(network)
         gains = validate(Denoiser(network.eval(), self._precision), self.cases)
         self.progress.best_gain_db = max(self.progress.best_gain_db, gains["mean"])
@@ -118,7 +117,14 @@ class Trainer:
     def save(self) -> None:
         """Write checkpoint and curves."""
         self.records.flush()
-        save_checkpoint(self.folder, self.network, self.optimiser, self.ema, self.draw, self.progress)
+        save_checkpoint(
+            self.folder,
+            self.network,
+            optimiser=self.optimiser,
+            ema=self.ema,
+            draw=self.draw,
+            progress=self.progress,
+        )
         self.records.draw_curves()
 
     def _start_from(self, folder: Path) -> None:

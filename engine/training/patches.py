@@ -142,10 +142,10 @@ def _slide(image: Tensor, draw: Draw) -> Tensor:
     base_x = torch.linspace(-1, 1, x, device=image.device)[None, None, :]
     grid_y = base_y + steps[:, 0, None, None] * field[0] * 2 / y
     grid_x = base_x + steps[:, 1, None, None] * field[1] * 2 / x
-    grid = torch.stack(torch.broadcast_tensors(grid_x, grid_y), dim=-1)
-    return F.grid_sample(image[:, None], grid, mode="bilinear", padding_mode="reflection", align_corners=True)[
-        :, 0
-    ]
+    grid = torch.stack((grid_x.expand(z, y, x), grid_y.expand(z, y, x)), dim=-1)
+    return F.grid_sample(
+        image[:, None], grid, mode="bilinear", padding_mode="reflection", align_corners=True
+    )[:, 0]
 
 
 def _turn(image: Tensor, draw: Draw) -> Tensor:

@@ -66,12 +66,13 @@ class RunRecords:
             if values:
                 top.plot(steps, _smooth(values), label=name, linewidth=1)
         top.set(yscale="symlog", ylabel="loss term, smoothed")
-        top.legend()
         for name, (steps, values) in (_read(self._validation) if self._validation.exists() else {}).items():
             if name != "seconds":
                 bottom.plot(steps, values, marker=".", label=name, linewidth=2 if name == "mean" else 1)
         bottom.set(xlabel="step", ylabel="validation PSNR gain, dB")
-        bottom.legend(fontsize="small")
+        for axes in (top, bottom):
+            if axes.has_data():
+                axes.legend(fontsize="small")
         figure.savefig(self._picture, dpi=100)
 
 
