@@ -17,6 +17,9 @@ from engine.training.volumes import TrainingVolume
 Size = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 _TRIES = 4
+_STRETCHED = 0.08
+_SPACING_ERROR = 0.35
+"""Share of patches told a thinner slice than theirs: real thin slices differ as much as thick ones."""
 _MAX_MODEL_CT = 12.3
 """3071 HU in model units."""
 
@@ -104,15 +107,16 @@ def crop(volume: TrainingVolume, size: Size, draw: Draw) -> CleanPatch:
     image = _turn(image[0, 0, : size[0], : size[1], : size[2]], draw)
     noise = volume.noise / math.sqrt(math.prod(pool))
     step = tuple(s * p / g for s, p, g in zip(spacing, pool, grow, strict=True))
-    return CleanPatch(image, volume.is_ct, (step[0], step[1], step[2]), noise)
+    told = step[0] * (draw.log_uniform(0.4, 1.0) if draw.chance(_SPACING_ERROR) else 1.0)
+    return CleanPatch(image, volume.is_ct, (told, step[1], step[2]), noise)
 
 
 def _growth(volume: TrainingVolume, pool: list[int], draw: Draw) -> tuple[float, float, float]:
-    """Magnification per axis: thick slices are interpolated to thinner ones half of the time."""
+    """Magnification per axis; interpolated slices are smoother than measured ones, so they stay rare."""
     inplane = draw.uniform(1.05, 1.4) if draw.chance(0.3) else 1.0
     along = 1.0
     thick = volume.spacing_mm[0] * pool[0] / (volume.spacing_mm[1] * pool[1])
-    if thick > 2.0 and volume.array.shape[0] > 1 and draw.chance(0.5):
+    if thick > 2.0 and volume.array.shape[0] > 1 and draw.chance(_STRETCHED):
         along = draw.uniform(1.3, min(thick, 4.0))
     return along, inplane, inplane
 
@@ -136,7 +140,7 @@ def _slide(image: Tensor, draw: Draw) -> Tensor:
     """Turn copies of one slice into neighbouring slices by a smooth, slowly growing warp."""
     z, y, x = image.shape
     steps = torch.cumsum(torch.cumsum(draw.normal((z, 2)), 0) * 0.15, 0)
-    steps = (steps - steps.mean(0)) / steps.abs().amax(0).clamp_min(1e-3) * draw.uniform(1.0, 4.0)
+    steps = (steps - steps.mean(0)) / steps.abs().amax(0).clamp_min(1e-3) * draw.log_uniform(2.0, 25.0)
     field = F.interpolate(draw.normal((1, 2, 5, 5)), size=(y, x), mode="bicubic", align_corners=True)[0]
     base_y = torch.linspace(-1, 1, y, device=image.device)[None, :, None]
     base_x = torch.linspace(-1, 1, x, device=image.device)[None, None, :]
