@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.bundle import ModelBundle
 from engine.device import ComputeDevice, choose_device, trusted_precision
 from engine.diffusion.conditioning import Condition
-from engine.diffusion.guards import bound_residual, keep_low_frequencies
+from engine.diffusion.guards import bound_residual, keep_low_frequencies, near_clean_share, rician_bias
 from engine.diffusion.intensity import ModelUnits, model_units
 from engine.diffusion.network import as_channels_last
 from engine.diffusion.noise_estimate import NoiseEstimate, estimate_noise
@@ -163,14 +163,16 @@ class DiffusionEnhancer:
         )
         mean, deviation = _descend(denoise, y, estimate.sigma, chosen, options.seed)
         residual, saturated = bound_residual(y - mean, estimate.sigma)
-        residual, taken_back = keep_low_frequencies(residual, estimate.sigma, estimate.colour)
-        result = blend_strength(y - residual, y, options.strength)
+        bias = None if is_ct else rician_bias(mean, estimate.sigma)
+        residual, taken_back = keep_low_frequencies(residual, estimate.sigma, estimate.colour, bias)
+        strength = options.strength * near_clean_share(estimate.sigma)
+        result = blend_strength(y - residual, y, strength)
         facts |= {
             "evaluations": denoise.evaluations,
             "tile": "x".join(str(n) for n in denoise.tile),
             "residual_saturated": round(saturated, 6),
             "low_frequency_kept": round(taken_back, 6),
-            "strength": options.strength,
+            "strength": round(strength, 4),
         }
         progress(1.0, "done")
         return DenoisedVolume(result, deviation, estimate, facts)

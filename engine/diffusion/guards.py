@@ -12,8 +12,8 @@ RESIDUAL_BOUND = 4.0
 """No voxel changes by more than this many local noise deviations."""
 _LINEAR_UNTIL = 3.0
 _LOW_PASS = 4.0
-_LOW_LIMIT = 3.0
-_MARGIN = 1.5
+_LOW_LIMIT = 1.0
+_NEAR_CLEAN = (0.006, 0.016)
 
 
 def local_noise(residual: Tensor, sigma: float) -> Tensor:
@@ -39,18 +39,38 @@ def bound_residual(residual: Tensor, sigma: float) -> tuple[Tensor, float]:
     return bounded * scale, float((excess > 0).float().mean())
 
 
-def keep_low_frequencies(residual: Tensor, sigma: float, colour: Tensor) -> tuple[Tensor, float]:
-    """Take back what the residual holds at low frequencies beyond three times the expected noise.
+def keep_low_frequencies(
+    residual: Tensor, sigma: float, colour: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, float]:
+    """Take back what the residual holds at low frequencies beyond the expected noise.
 
     `colour`: (1, COLOUR_SIZE) of the scan's noise; its coarsest bands tell how much noise survives a
-    Gaussian of four voxels. Prevents HU drift and blobs. Returns the residual and the share touched.
+    Gaussian of four voxels. `bias`: what a magnitude image holds above its true signal, rightly removed.
+    Prevents HU drift and blobs. Returns the residual and the share of voxels with an excess.
     """
     smooth = gaussian_blur(residual, _LOW_PASS)
     white = sigma * (2.0 * math.sqrt(math.pi) * _LOW_PASS) ** -1.5
-    limit = _LOW_LIMIT * _MARGIN * white * math.exp(max(0.0, float(colour[0, 5:].max())))
+    limit = _LOW_LIMIT * white * math.exp(max(0.0, float(colour[0, 5:].max())))
     limit *= math.sqrt(max(1.0, 8.0 / residual.shape[0]))
-    excess = smooth - smooth.clamp(-limit, limit)
+    upper = limit if bias is None else limit + gaussian_blur(bias, _LOW_PASS)
+    excess = smooth - torch.minimum(smooth.clamp_min(-limit), torch.as_tensor(upper))
     return residual - excess, float((excess != 0).float().mean())
+
+
+def rician_bias(signal: Tensor, sigma: float) -> Tensor:
+    """Return E[M] - A, the mean excess of a Rician magnitude over its signal A >= 0 (Koay and Basser 2006)."""
+    q = signal.clamp_min(0.0).square() / (2.0 * sigma * sigma)
+    mean = (1.0 + q) * torch.special.i0e(q / 2) + q * torch.special.i1e(q / 2)
+    return sigma * math.sqrt(math.pi / 2) * mean - signal.clamp_min(0.0)
+
+
+def near_clean_share(sigma: float) -> float:
+    """Return the share of the chosen strength to use: 0 below 1.5 HU (in model units), all from 4 HU.
+
+    A scan that is almost free of noise has little to gain and everything to lose.
+    """
+    low, high = _NEAR_CLEAN
+    return min(1.0, max(0.0, (sigma - low) / (high - low)))
 
 
 def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
