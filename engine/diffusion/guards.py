@@ -58,10 +58,11 @@ def keep_low_frequencies(
 
 
 def rician_bias(signal: Tensor, sigma: float) -> Tensor:
-    """Return E[M] - A, the mean excess of a Rician magnitude over its signal A >= 0 (Koay and Basser 2006)."""
+    """Return E[M] - A of a Rician magnitude M over its signal A >= 0 (Koay and Basser 2006)."""
     q = signal.clamp_min(0.0).square() / (2.0 * sigma * sigma)
     mean = (1.0 + q) * torch.special.i0e(q / 2) + q * torch.special.i1e(q / 2)
-    return sigma * math.sqrt(math.pi / 2) * mean - signal.clamp_min(0.0)
+    bias: Tensor = sigma * math.sqrt(math.pi / 2) * mean - signal.clamp_min(0.0)
+    return bias
 
 
 def near_clean_share(sigma: float) -> float:
