@@ -1,0 +1,1 @@
+"""Shipped models: one folder each, read by `engine.bundle.load_bundle`."""

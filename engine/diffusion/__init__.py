@@ -1,0 +1,1 @@
+"""The diffusion engine: noise schedule, network, preconditioning, samplers and the enhancer."""

@@ -1,0 +1,84 @@
+"""The denoiser D(z; sigma): network F with data-scaled v-prediction, the skip in fp32.
+
+D = c_skip z + c_out F with Karras et al. 2022, table 1; for sigma_data = 1 this is v-prediction on the
+variance-preserving chain. In deployment sigma is far below sigma_data, so F only supplies the noise and
+its errors are scaled by the noise, never by the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.diffusion.conditioning import Condition
+from engine.diffusion.haar import haar_merge, haar_split
+from engine.diffusion.network import UNet
+
+SIGMA_DATA = 2.5
+"""RMS of the training volumes in model units."""
+
+
+class Denoised(NamedTuple):
+    """What the denoiser says of a state.
+
+    mean          (N, 1, Z, Y, X) fp32, the posterior mean D in model units
+    log_variance  (N, 1, Z, Y, X) fp32, log of the variance of (clean - D) in units of c_out^2
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+
+def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return c_skip, c_out, c_in for noise `sigma` of any shape."""
+    total = sigma.square() + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, sigma * SIGMA_DATA * total.rsqrt(), total.rsqrt()
+
+
+def network_input(z: Tensor, y: Tensor, sigma: Tensor) -> Tensor:
+    """Return the 24 half-resolution channels of the network, fp32.
+
+    z, y: (N, 1, Z, Y, X) model units; sigma: (N, 1, 1, 1, 1). The last eight channels are the bands of z
+    in units of the noise, compressed by asinh: bf16 keeps fine noise beside large intensities there. Its
+    low-pass band is taken as the difference from its 3x3x3 neighbourhood.
+    """
+    c_in = preconditioning(sigma)[2]
+    bands_z, bands_y = haar_split(z), haar_split(y)
+    low = bands_z[:, :1]
+    local = F.avg_pool3d(F.pad(low, (1,) * 6, mode="replicate"), 3, stride=1)
+    relative = torch.cat((low - local, bands_z[:, 1:]), dim=1) / sigma.clamp_min(1e-4)
+    return torch.cat((bands_z * c_in, bands_y * c_in, torch.asinh(relative)), dim=1)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """D(z; sigma) around a network; `precision` is the dtype of the network's convolutions."""
+
+    network: UNet
+    precision: torch.dtype = torch.float32
+
+    def __call__(self, z: Tensor, y: Tensor, sigma: Tensor, condition: Condition) -> Denoised:
+        """Denoise the state `z` of a scan `y`.
+
+        z, y: (N, 1, Z, Y, X) fp32 model units, spatial sizes multiples of `network.STRIDE`.
+        sigma: (N,) noise of z in model units.
+        """
+        raw, log_variance = self.raw(z, y, sigma, condition)
+        level = sigma[:, None, None, None, None]
+        c_skip, c_out, _ = preconditioning(level)
+        mean = c_skip * z + c_out * raw
+        return Denoised(mean, F.interpolate(log_variance, scale_factor=2.0, mode="nearest"))
+
+    def raw(self, z: Tensor, y: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Return F in the image domain (N, 1, Z, Y, X) and the half-resolution log-variance, fp32."""
+        bands = network_input(z, y, sigma[:, None, None, None, None])
+        bands = bands.contiguous(memory_format=torch.channels_last_3d)
+        vector = condition.vector(sigma)
+        enabled = self.precision is not torch.float32
+        with torch.autocast(z.device.type, dtype=torch.bfloat16, enabled=enabled):
+            out, log_variance = self.network(bands, vector)
+        return haar_merge(out.float()), log_variance.float().clamp(-8.0, 4.0)

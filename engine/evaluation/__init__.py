@@ -1,0 +1,1 @@
+"""Evaluation: model and peers on the same noisy volumes, in tables, pictures and JSON."""

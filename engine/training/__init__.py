@@ -1,0 +1,1 @@
+"""Training: volumes in, a run folder with checkpoints and curves out. The node never imports it."""
