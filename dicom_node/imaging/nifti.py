@@ -39,7 +39,11 @@ _PADDING_HU: Final = -1500.0
 
 
 class NiftiError(NodeError):
-    """A file is no NIfTI volume that can be enhanced; the message is one line about the file."""
+    """A file is no NIfTI volume that can be enhanced; `detail` says why in one line."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(f"{path}: {detail}")
+        self.detail = detail
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +101,10 @@ def read_nifti(path: Path, modality: Modality) -> NiftiSource:
     shape = _shape(header, path)
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise NiftiError(f"{path}: voxels of type {header['datatype']} ({dtype}) are not supported")
+        raise NiftiError(path, f"voxels of type {header['datatype']} ({dtype}) are not supported")
     offset, size = int(header.get_data_offset()), dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     if len(content) < offset + size:
-        raise NiftiError(f"{path}: the file ends early, {len(content)} of {offset + size} bytes")
+        raise NiftiError(path, f"the file ends early, {len(content)} of {offset + size} bytes")
     stored = np.frombuffer(content, dtype, count=size // dtype.itemsize, offset=offset)
     stored = stored.reshape(shape, order="F")
     slope, intercept = _scaling(header, path)
@@ -108,7 +112,7 @@ def read_nifti(path: Path, modality: Modality) -> NiftiSource:
     ordered = stored.transpose(axes)
     array, valid = _real_values(ordered, slope, intercept, modality)
     if not valid.any():
-        raise NiftiError(f"{path}: no voxel holds a measured value")
+        raise NiftiError(path, "no voxel holds a measured value")
     unit = IntensityUnit.HU if modality == "CT" else IntensityUnit.ARBITRARY
     volume = Volume(array, affine, unit, None if valid.all() else valid)
     return NiftiSource(path, content, offset, stored, slope, intercept, axes, volume)
@@ -120,9 +124,9 @@ def read_content(path: Path) -> bytes:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-        raise NiftiError(f"{path}: the compressed file is damaged") from exc
+        raise NiftiError(path, "the compressed file is damaged") from exc
     except OSError as exc:
-        raise NiftiError(f"{path}: cannot be read ({exc.strerror})") from exc
+        raise NiftiError(path, f"cannot be read ({exc.strerror})") from exc
 
 
 def parse_header(content: bytes, path: Path) -> Nifti1Header:
@@ -136,11 +140,11 @@ def parse_header(content: bytes, path: Path) -> Nifti1Header:
             with LoggingOutputSuppressor():  # it would print every value that it corrects in its copy
                 header = kind(block)
         except (HeaderDataError, WrapStructError, ValueError) as exc:
-            raise NiftiError(f"{path}: the NIfTI header is damaged") from exc
+            raise NiftiError(path, "the NIfTI header is damaged") from exc
         if not bytes(header["magic"]).startswith(b"n+"):
-            raise NiftiError(f"{path}: header and voxels lie in two files; convert them to one .nii")
+            raise NiftiError(path, "header and voxels lie in two files; convert them to one .nii")
         return header
-    raise NiftiError(f"{path}: not a NIfTI file")
+    raise NiftiError(path, "not a NIfTI file")
 
 
 def to_stored(source: NiftiSource, enhanced: Volume) -> NDArray[Any]:
@@ -185,9 +189,11 @@ def _shape(header: Nifti1Header, path: Path) -> Axes:
         shape = shape[:-1]
     sides = " x ".join(map(str, shape))
     if len(shape) > 3:
-        raise NiftiError(f"{path}: holds several volumes ({sides}); split it, one 3D volume per file")
+        raise NiftiError(path, f"holds several volumes ({sides}); split it, one 3D volume per file")
     if len(shape) < 3 or min(shape) < _SHORTEST_SIDE:
-        raise NiftiError(f"{path}: {sides or 'no'} voxels; at least {_SHORTEST_SIDE} along each of 3 axes needed")
+        raise NiftiError(
+            path, f"{sides or 'no'} voxels; at least {_SHORTEST_SIDE} along each of 3 axes needed"
+        )
     return shape[0], shape[1], shape[2]
 
 
@@ -196,7 +202,7 @@ def _scaling(header: Nifti1Header, path: Path) -> tuple[float, float]:
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError as exc:
-        raise NiftiError(f"{path}: scl_slope and scl_inter are not usable") from exc
+        raise NiftiError(path, "scl_slope and scl_inter are not usable") from exc
     return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
 
 
@@ -206,11 +212,11 @@ def _placed(header: Nifti1Header, path: Path) -> tuple[Axes, NDArray[np.float64]
         ras = np.asarray(header.get_best_affine(), np.float64)
         unit = header.get_xyzt_units()[0]
     except (HeaderDataError, KeyError) as exc:
-        raise NiftiError(f"{path}: the header says nothing usable about the geometry") from exc
+        raise NiftiError(path, "the header says nothing usable about the geometry") from exc
     lps = _RAS_TO_LPS @ ras
     lps[:3] *= _MM_PER_UNIT[unit]
     if not np.isfinite(lps).all() or abs(float(np.linalg.det(lps[:3, :3]))) < 1e-12:
-        raise NiftiError(f"{path}: the affine is singular or not finite")
+        raise NiftiError(path, "the affine is singular or not finite")
     axis = _slice_axis(header, np.linalg.norm(lps[:3, :3], axis=0))
     column, row = (other for other in range(3) if other != axis)
     axes = (axis, row, column)
