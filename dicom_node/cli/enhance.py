@@ -90,19 +90,23 @@ def enhance(
     from dicom_node.offline.request import EnhanceRequest
 
     asked = {"mode": mode, "steps": steps, "device": device}
-    request = EnhanceRequest(
-        source=source,
-        output=output,
-        model=model,
-        strength=strength,
-        modality=None if modality is None else modality.value,
-        options={name: _plain(value) for name, value in asked.items() if value is not None},
-        report=report,
-        uncertainty=uncertainty,
-        force=force,
-    )
-    with _tidy_on_termination(), _bar() as watch:
-        outcomes = enhance_files(request, watch)
+    try:
+        request = EnhanceRequest(
+            source=source,
+            output=output,
+            model=model,
+            strength=strength,
+            modality=None if modality is None else modality.value,
+            options={name: _plain(value) for name, value in asked.items() if value is not None},
+            report=report,
+            uncertainty=uncertainty,
+            force=force,
+        )
+        with _tidy_on_termination(), _bar() as watch:
+            outcomes = enhance_files(request, watch)
+    except OSError as exc:
+        complain(printable(f"{exc.filename or source}: {exc.strerror}"))
+        raise typer.Exit(2) from None
     raise typer.Exit(_tell(outcomes, output))
 
 

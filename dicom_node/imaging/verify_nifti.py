@@ -94,9 +94,12 @@ def _compare(voxels: NDArray[Any], source: NiftiSource, enhanced: Volume) -> _Fo
 
 
 def _step(source: NiftiSource) -> float:
-    """How far a stored value may lie from the real one it stands for: half a step, and float32's own rounding."""
-    half = 0.5 * abs(source.slope) if source.stored.dtype.kind in "iu" else 0.0
-    return half * (1 + 1e-9) + 2.4e-7 * float(np.abs(source.volume.array).max())
+    """How far a stored value may lie from the real one it stands for: half a step, and the rounding of floats."""
+    largest = float(np.abs(source.volume.array).max())
+    if source.stored.dtype.kind in "iu":
+        return 0.5 * abs(source.slope) * (1 + 1e-9) + 2.4e-7 * largest
+    stored_rounding = float(np.finfo(source.stored.dtype).eps) * (largest + abs(source.intercept))
+    return 2.4e-7 * largest + stored_rounding
 
 
 def _bits(values: NDArray[Any]) -> NDArray[Any]:
