@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.errors import EnhancementCancelledError
 from engine.volume import Volume
 
@@ -90,10 +93,15 @@ class EnhancementReport:
 
 @dataclass(frozen=True, eq=False)
 class EnhancementResult:
-    """The enhanced volume (same grid, same unit, padding untouched) and what is to be said about it."""
+    """The enhanced volume (same grid, same unit, padding untouched) and what is to be said about it.
+
+    uncertainty  (slices, rows, columns), finite, not negative, in the volume's unit: the standard deviation
+                 the enhancer ascribes to each enhanced intensity, 0 at padding. None when it estimates none.
+    """
 
     volume: Volume
     report: EnhancementReport
+    uncertainty: NDArray[np.float32] | None = None  # (slices, rows, columns)
 
 
 class Enhancer(Protocol):

@@ -27,10 +27,10 @@ Column = tuple[str, Callable[[Any], object]]
 
 
 def complain(headline: str, *lines: str) -> None:
-    """Write an error to standard error: one headline, then one line per problem."""
-    _errors.print(Text(headline, style="bold red"))
+    """Write an error to standard error: one headline, then one line per problem, however long."""
+    _errors.print(Text(headline, style="bold red"), soft_wrap=True)
     for line in lines:
-        _errors.print(Text(f"  {line}"))
+        _errors.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def as_text(value: object) -> Text:

@@ -86,10 +86,14 @@ class AttemptSpec:
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What the worker commits: the derived instances and the facts for the job log (JSON-ready)."""
+    """What the worker commits: the derived instances and the facts for the job log (JSON-ready).
+
+    uncertainty  on the source's grid, None when the enhancer estimates none; it is no part of the series
+    """
 
     derived: tuple[DerivedInstance, ...]
     facts: Mapping[str, Any]
+    uncertainty: Volume | None = None
 
 
 class StageClock:
@@ -128,7 +132,8 @@ def run_attempt(
         check_sources(spec.sources)
         source = read_series([file.path for file in spec.sources])
     with clock.stage("ENHANCE"):
-        result = enhance(source.volume, enhancer, spec, progress, cancel)
+        options = EnhanceOptions(strength=spec.strength, extra=spec.options)
+        result = enhance(source.volume, enhancer, options, progress, cancel)
     with clock.stage("GUARD"):
         guards = check(source.volume, result)
     cancel.raise_if_cancelled()
@@ -153,6 +158,7 @@ def run_attempt(
             "spacing_mm": list(source.volume.spacing_mm),
             "slices": len(derived),
         },
+        uncertainty=uncertainty_of(source.volume, result),
     )
 
 
@@ -181,14 +187,18 @@ def data_set_digest(path: Path) -> str:
 
 
 def enhance(
-    volume: Volume, enhancer: Enhancer, spec: AttemptSpec, progress: Progress, cancel: CancelToken
+    volume: Volume, enhancer: Enhancer, options: EnhanceOptions, progress: Progress, cancel: CancelToken
 ) -> EnhancementResult:
     """volume -> enhanced. An enhancer that is out of its range ends the job; it never passes input off as output."""
-    options = EnhanceOptions(strength=spec.strength, extra=spec.options)
     try:
         return enhancer.enhance(volume, options=options, progress=progress, cancel=cancel)
     except OutOfRangeError as exc:
         raise DeriveError(Reason.OUT_OF_RANGE, f"{exc.reason}: {exc}") from exc
+
+
+def uncertainty_of(volume: Volume, result: EnhancementResult) -> Volume | None:
+    """The uncertainty as a volume on the source's grid."""
+    return None if result.uncertainty is None else volume.with_array(result.uncertainty)
 
 
 def check(before: Volume, result: EnhancementResult) -> GuardReport:
