@@ -80,6 +80,7 @@ def write_bundle(
     tensors = {f"network.{k}": _half(v) for k, v in network.state_dict().items()}
     tensors |= {f"estimator.{k}": v.contiguous().float() for k, v in regressor.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)
     content = (folder / WEIGHTS).read_bytes()
     if len(content) > MAX_BYTES:
         raise BundleError(f"the weights take {len(content)} bytes; a bundle holds at most {MAX_BYTES}")

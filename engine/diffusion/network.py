@@ -20,6 +20,8 @@ COLOUR_SIZE = 8
 """Length of the noise colour descriptor (`engine.diffusion.conditioning`)."""
 CONDITION_SIZE = 1 + 1 + COLOUR_SIZE + 2 + 1 + 1
 """log sigma(t), log s_hat, colour, CT/MR one-hot, log spacing ratio, log voxel size."""
+_GATE_LIMIT = 8.0
+"""Noise never exceeds this many deviations: larger bands are structure and are not gated further."""
 STRIDE = 16
 """Voxels per cell of the coarsest level: every input size is a multiple of it."""
 
@@ -33,6 +35,7 @@ class NetworkShape:
     decoder  residual blocks per level on the way up, finest first (three levels)
     heads    attention heads at the coarsest level
     window   edge of an attention window, in cells of the coarsest level
+    gated    whether the head also weighs the noise-scaled input bands: learned, adaptive shrinkage
     """
 
     widths: tuple[int, int, int, int]
@@ -40,8 +43,9 @@ class NetworkShape:
     decoder: tuple[int, int, int]
     heads: int = 4
     window: int = 4
+    gated: bool = True
 
-    def to_json(self) -> dict[str, list[int] | int]:
+    def to_json(self) -> dict[str, list[int] | int | bool]:
         """Return plain JSON values."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
@@ -177,6 +181,10 @@ class UNet(nn.Module):
         )
         self.head_norm = ChannelNorm(w0)
         self.head = nn.Conv3d(w0, BANDS + 1, 3, padding=1)
+        self.gate = nn.Conv3d(w0, BANDS, 3, padding=1) if shape.gated else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
@@ -198,8 +206,14 @@ class UNet(nn.Module):
             h = attend(h)
         for level in (2, 1, 0):
             h = _run(self.decoder[level], self.ups[level](h) + skips[level], embedding)
-        out = self.head(F.silu(self.head_norm(h)))
-        return out[:, :BANDS], out[:, BANDS:]
+        h = F.silu(self.head_norm(h))
+        out = self.head(h)
+        noise = out[:, :BANDS].float()
+        if self.gate is not None:
+            # Flat regions are pure noise, which no normalised feature can reproduce to the digit: pass it.
+            relative = torch.sinh(bands[:, 2 * BANDS :]).clamp(-_GATE_LIMIT, _GATE_LIMIT)
+            noise = noise - self.gate(h).float() * relative
+        return noise, out[:, BANDS:]
 
 
 def build_network(shape: NetworkShape, device: torch.device) -> UNet:

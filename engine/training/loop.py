@@ -35,7 +35,7 @@ class Trainer:
         device = torch.device(config.device)
         torch.manual_seed(config.seed)
         self.network = build_network(SHAPES[config.network], device)
-        self.optimiser = torch.optim.AdamW(_groups(self.network, config.weight_decay), betas=(0.9, 0.99))
+        self.optimiser = torch.optim.AdamW(_groups(self.network, config.weight_decay), betas=(0.9, 0.99), fused=True)
         self.ema = Ema(self.network, config.ema)
         self.draw = Draw(config.seed, device)
         self.source = PatchSource(volumes, config, self.draw)
@@ -128,8 +128,10 @@ class Trainer:
         self.records.draw_curves()
 
     def _start_from(self, folder: Path) -> None:
-        """Begin with the averaged weights of another run."""
-        self.network.load_state_dict(read_ema(folder))
+        """Begin with the averaged weights of another run, where the architectures agree."""
+        known = self.network.state_dict()
+        fitting = {k: v for k, v in read_ema(folder).items() if k in known and known[k].shape == v.shape}
+        self.network.load_state_dict(known | fitting)
         self.ema = Ema(self.network, self.config.ema)
 
 
