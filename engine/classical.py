@@ -34,7 +34,7 @@ from engine.enhancer import (
 )
 from engine.errors import EngineInputError, OutOfRangeError
 from engine.noise import NoiseEstimate, estimate_noise
-from engine.safety import RESIDUAL_LIMIT, saturate, tolerance
+from engine.safety import RESIDUAL_LIMIT, settle, tolerance
 from engine.volume import Volume
 
 Array = NDArray[np.float32]
@@ -289,17 +289,8 @@ def _weigh(bands: Array, signal: Array, level: Array) -> Array:
 
 
 def _settle(volume: Volume, filtered: Array, noise: NoiseEstimate, strength: float) -> Array:
-    """Cut off the border, bound the change, blend by strength, and put padding back bit by bit."""
-    source, shape = volume.array, volume.array.shape
-    measured = source if volume.valid is None else source[volume.valid]
-    lowest, highest = (measured.min(), measured.max()) if measured.size else (0.0, 0.0)
-    above, left, before_first = BLOCK[1] - _STEP[1], BLOCK[2] - _STEP[2], BLOCK[0] - _STEP[0]
-    rows, columns = slice(above, above + shape[1]), slice(left, left + shape[2])
-    enhanced = np.empty_like(source)
-    for index, before in enumerate(source):
-        sigma = noise.local_sigma(shape, index, index + 1)[0]
-        change = saturate(filtered[before_first + index, rows, columns] - before, sigma)
-        enhanced[index] = np.clip(before + np.float32(strength) * change, lowest, highest)
-    if volume.valid is not None:
-        np.copyto(enhanced, source, where=~volume.valid)
-    return enhanced
+    """Cut off the border and leave the rest to the limits every enhancer keeps."""
+    before, above, left = (block - step for block, step in zip(BLOCK, _STEP, strict=True))
+    slices, rows, columns = volume.array.shape
+    inside = filtered[before : before + slices, above : above + rows, left : left + columns]
+    return settle(volume, inside, noise, strength=strength)

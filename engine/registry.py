@@ -28,8 +28,22 @@ def _build_classical(options: OptionValues) -> Enhancer:
     return ClassicalEnhancer()
 
 
+def _build_diffusion(options: OptionValues) -> Enhancer:
+    from engine.bundle import BUNDLES, load_bundle
+    from engine.device import choose_device
+    from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
+
+    _refuse_unknown(_DIFFUSION, options, known=("device", "mode", "steps", "repeats"))
+    device = choose_device(str(options.get("device", "auto")))
+    return DiffusionEnhancer(load_bundle(BUNDLES / _DIFFUSION), device)
+
+
+_DIFFUSION = "ddpm3d-ctmr-1"
+"""The shipped bundle; an enhancer's name is its model's id, so that a route pins what runs."""
+
 _FACTORIES: Mapping[str, Callable[[OptionValues], Enhancer]] = {
     "classical": _build_classical,
+    _DIFFUSION: _build_diffusion,
     "identity": _build_identity,
 }
 

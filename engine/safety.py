@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.noise import NoiseEstimate
 from engine.volume import IntensityUnit, Volume
 
 Array = NDArray[np.float32]
@@ -33,3 +34,23 @@ def tolerance(volume: Volume) -> float:
     if measured.size == 0:
         return 0.0
     return 0.005 * abs(float(np.percentile(measured[:: max(1, measured.size // 500_000)], 99.5)))
+
+
+def settle(volume: Volume, proposal: Array, noise: NoiseEstimate, *, strength: float = 1.0) -> Array:
+    """Turn what an enhancer proposes into what it may return.
+
+    `proposal`: (slices, rows, columns), the volume's unit. The change is bounded to three local standard
+    deviations and scaled by `strength`, no intensity leaves the range that was measured, and padding comes
+    back bit by bit.
+    """
+    source = volume.array
+    measured = source if volume.valid is None else source[volume.valid]
+    lowest, highest = (measured.min(), measured.max()) if measured.size else (0.0, 0.0)
+    settled = np.empty_like(source)
+    for index, before in enumerate(source):
+        sigma = noise.local_sigma(source.shape, index, index + 1)[0]
+        change = saturate(proposal[index] - before, sigma)
+        settled[index] = np.clip(before + np.float32(strength) * change, lowest, highest)
+    if volume.valid is not None:
+        np.copyto(settled, source, where=~volume.valid)
+    return settled

@@ -33,6 +33,8 @@ from engine.enhancer import (
     no_progress,
 )
 from engine.errors import OutOfRangeError
+from engine.noise import estimate_noise as measure_local_noise
+from engine.safety import settle
 from engine.volume import IntensityUnit, Volume
 
 _NOISELESS = 0.002
@@ -105,23 +107,10 @@ class DiffusionEnhancer:
             parameters=run.facts,
             seconds=time.perf_counter() - start,
         )
-        return EnhancementResult(volume.with_array(array), report)
-
-    def enhance_with_uncertainty(
-        self, volume: Volume, *, options: EnhanceOptions
-    ) -> tuple[EnhancementResult, NDArray[np.float32]]:
-        """Return the result and the predicted error per voxel (standard deviation, the volume's unit)."""
-        start = time.perf_counter()
-        units = model_units(volume.array, volume.unit, volume.valid)
-        run = self.run(volume, units, options, progress=no_progress, cancel=CancelToken())
-        array = self._restore(volume, units, run.array)
-        after = self._noise_after(volume, units, array, run.estimate) * units.scale
-        seconds = time.perf_counter() - start
-        report = EnhancementReport(run.estimate.sigma * units.scale, after, run.facts, seconds)
-        deviation = units.to_array(run.deviation.numpy().astype(np.float32))
+        uncertainty = run.deviation.numpy().astype(np.float32) * np.float32(units.scale)
         if volume.valid is not None:
-            deviation = np.where(volume.valid, deviation, np.float32(0.0))
-        return EnhancementResult(volume.with_array(array), report), deviation
+            uncertainty = np.where(volume.valid, uncertainty, np.float32(0.0))
+        return EnhancementResult(volume.with_array(array), report, uncertainty)
 
     @torch.no_grad()
     def run(
@@ -186,11 +175,11 @@ class DiffusionEnhancer:
         return torch.from_numpy(np.ascontiguousarray(model))
 
     def _restore(self, volume: Volume, units: ModelUnits, model: Tensor) -> NDArray[np.float32]:
-        """Back to the volume's unit; voxels outside `valid` bit-identical."""
-        array = units.to_array(model.numpy())
-        if volume.unit is not IntensityUnit.HU and float(volume.array.min()) >= 0.0:
-            array = np.maximum(array, np.float32(0.0))
-        return array if volume.valid is None else np.where(volume.valid, array, volume.array)
+        """Back to the volume's unit, within the limits every enhancer keeps.
+
+        Those use the noise as measured from place to place: where the scan is quiet, little may change.
+        """
+        return settle(volume, units.to_array(model.numpy()), measure_local_noise(volume))
 
     def _noise_after(
         self, volume: Volume, units: ModelUnits, array: NDArray[np.float32], before: NoiseEstimate

@@ -34,6 +34,7 @@ def read_options(options: EnhanceOptions) -> DiffusionOptions:
     if not 0.0 <= options.strength <= 1.0:
         raise EngineInputError(f"strength lies in [0, 1], found {options.strength}")
     extra = dict(options.extra)
+    extra.pop("device", None)  # chosen when the enhancer was built
     mode = str(extra.pop("mode", "mean"))
     if mode not in MODES:
         raise EngineInputError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")

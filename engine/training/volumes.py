@@ -75,7 +75,7 @@ def _read_nifti(path: Path, unit: IntensityUnit) -> ScanArray:
 
     image = nibabel.nifti1.Nifti1Image.from_filename(path)
     array = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)
-    x, y, z = (float(v) for v in image.header.get_zooms()[:3])  # type: ignore[no-untyped-call]
+    x, y, z = (float(v) for v in image.header.get_zooms()[:3])
     return ScanArray(np.ascontiguousarray(array), unit, (z, y, x))
 
 
