@@ -35,7 +35,9 @@ class Trainer:
         device = torch.device(config.device)
         torch.manual_seed(config.seed)
         self.network = build_network(SHAPES[config.network], device)
-        self.optimiser = torch.optim.AdamW(_groups(self.network, config.weight_decay), betas=(0.9, 0.99), fused=True)
+        self.optimiser = torch.optim.AdamW(
+            _groups(self.network, config.weight_decay), betas=(0.9, 0.99), fused=True
+        )
         self.ema = Ema(self.network, config.ema)
         self.draw = Draw(config.seed, device)
         self.source = PatchSource(volumes, config, self.draw)
