@@ -25,7 +25,7 @@ _FLOOR = 1e-8
 """Power below which a volume counts as noiseless (model units squared)."""
 FEATURES = (COLOUR_SIZE + 1) * len(_QUANTILES)
 _INPUTS = FEATURES + 1 + 1 + 2
-SPREAD_LIMIT = 2.5
+SPREAD_LIMIT = 4.0
 """The estimators must agree within this factor, or the scan is refused."""
 
 
@@ -35,9 +35,9 @@ class NoiseEstimate:
 
     sigma       the fused estimate
     colour      (1, COLOUR_SIZE) log band noise over `sigma`
-    subband     root mean power of the quiet detail bands: exact for white noise, low for soft kernels
-    local       in-plane deviation of the quiet windows
-    spread      largest ratio between the three
+    subband     root mean power of the quietest blocks' detail bands: near `sigma` for white noise
+    local       in-plane deviation of ordinary windows: not below `sigma`
+    spread      by how much the fused estimate contradicts the other two, 1 when it does not
     """
 
     sigma: float
@@ -157,10 +157,11 @@ def estimate_noise(
     with torch.no_grad():
         log_sigma, colour = regressor(features, torch.tensor([float(is_ct)], device=u.device), spacing)
     sigma = float(torch.exp(log_sigma))
-    median = features[0].reshape(-1, len(_QUANTILES))[:, 2].exp()
-    subband, local = float(median[:5].square().mean().sqrt()), float(median[-1])
-    # Soft kernels empty the fine bands, so a low sub-band reading is no contradiction; a high one is.
-    spread = max(subband / sigma, local / sigma, sigma / max(local, 1e-6))
+    quantiles = features[0].reshape(-1, len(_QUANTILES)).exp()
+    # The quietest blocks bound the noise from above only where anatomy fills the rest; the middle of the
+    # windows bounds it from below. Soft kernels empty the fine bands, so a low reading contradicts nothing.
+    subband, local = float(quantiles[:5, 0].square().mean().sqrt()), float(quantiles[-1, 2])
+    spread = max(subband / sigma, sigma / max(local, 1e-6), 1.0)
     if sigma > 2e-3 and spread > SPREAD_LIMIT:
         raise OutOfRangeError(
             "NOISE_UNCERTAIN", f"the noise estimates disagree by a factor of {spread:.1f}: nothing is changed"
