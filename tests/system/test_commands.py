@@ -144,6 +144,27 @@ def test_series_that_are_not_enhanced_say_why(
     assert archive.series() == []
 
 
+def test_a_route_can_name_the_diffusion_model_and_the_derived_objects_name_it_too(
+    start_node: Callable[..., RunningNode], start_archive: Callable[..., Archive], series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    node.stop()
+    text = node.config.read_text()
+    model = "action: enhance, enhancement: {enhancer: ddpm3d-ctmr-1}, send_to"
+    node.config.write_text(text.replace("action: enhance, send_to", model))
+    node.start()
+
+    send_folder(node.peer, series[0].parent, lambda _uid, _status, _comment: True)
+
+    uid = str(dcmread(series[0], stop_before_pixels=True).SeriesInstanceUID)
+    story = node.await_end(uid, LIMIT)
+    assert story.verdict == "Enhanced and delivered."
+    (derived,) = archive.series()
+    assert archive.instances(derived) == len(series)
+    written = dcmread(next(archive.folder(derived).iterdir()), stop_before_pixels=True)
+    assert "ddpm3d-ctmr-1" in written.DerivationDescription
+
+
 def test_what_the_node_made_is_not_enhanced_again(done: tuple[RunningNode, Archive, str]) -> None:
     node, archive, _ = done
     derived = archive.series()[0]
