@@ -56,7 +56,9 @@ def coloured_noise(size: tuple[int, int, int], shape: CtNoiseShape, draw: Draw) 
     if shape == CtNoiseShape():
         return white
     power = _half_power(size, shape, draw.device)
-    noise: Tensor = torch.fft.irfftn(torch.fft.rfftn(white) * power.sqrt(), s=size)
+    # One axis at a time: the 3D real transform of torch 2.13 overran its buffer on a 16x512x512 CPU tensor.
+    spectrum = torch.fft.fft(torch.fft.fft(torch.fft.rfft(white, dim=2), dim=1), dim=0) * power.sqrt()
+    noise: Tensor = torch.fft.irfft(torch.fft.ifft(torch.fft.ifft(spectrum, dim=0), dim=1), n=size[2], dim=2)
     return noise
 
 
