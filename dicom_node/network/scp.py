@@ -22,12 +22,12 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
 
 from config.sections import NodeSection
-from dicom_node.network.library import configure_library
 from dicom_node.network.presentation import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     accepted_contexts,
 )
+from dicom_node.network.pynetdicom_switches import configure_library
 from dicom_node.network.received import (
     AssociationInfo,
     AssociationListener,

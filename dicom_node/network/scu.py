@@ -31,7 +31,6 @@ from dicom_node.errors import (
     Reason,
     UnreadableInstanceError,
 )
-from dicom_node.network.library import configure_library
 from dicom_node.network.presentation import (
     EXPLICIT_LE,
     IMPLEMENTATION_CLASS_UID,
@@ -41,6 +40,7 @@ from dicom_node.network.presentation import (
     ProposedContext,
     proposed_contexts,
 )
+from dicom_node.network.pynetdicom_switches import configure_library
 from dicom_node.network.status import Status, describe_rejection
 from dicom_node.network.transport import RequestorEntity
 

@@ -28,4 +28,4 @@ DELIVERY_FINISHED: Final = "delivery.finished"
 DELIVERY_DEFERRED: Final = "delivery.deferred"
 DELIVERY_REFUSED: Final = "delivery.refused"
 
-LIBRARY_MESSAGE: Final = "library.message"
+FOREIGN_MESSAGE: Final = "library.message"

@@ -73,7 +73,7 @@ def _foreign_message(_logger: Any, _method: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event["_record"]
     if record.name.split(".")[0] in _OWN_ROOTS:
         return event
-    event["event"] = events.LIBRARY_MESSAGE
+    event["event"] = events.FOREIGN_MESSAGE
     event["logger"] = record.name
     event["where"] = f"{record.module}:{record.lineno}"
     event.pop("positional_args", None)
