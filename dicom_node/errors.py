@@ -1,6 +1,7 @@
 """Why the node did not do something: reason codes with a sentence each, and the errors that carry them.
 
 NodeError
+├── CannotListenError           the configured address and port cannot be bound
 └── ReasonedError               a `Reason` and a detail that is safe to log (UIDs and numbers, no patient data)
     ├── RefusedInstanceError    an instance is not kept; carries the DIMSE status (PS3.4 B.2.3, PS3.7 C)
     ├── UnreadableInstanceError a stored instance cannot be parsed
@@ -110,6 +111,13 @@ class Reason(StrEnum):
 
 class NodeError(Exception):
     """Root of every error the node raises on purpose."""
+
+
+class CannotListenError(NodeError):
+    """The configured address and port cannot be bound; the message names them and the system's reason."""
+
+    def __init__(self, host: str, port: int, cause: str) -> None:
+        super().__init__(f"cannot listen on {host}:{port}: {cause}")
 
 
 class ReasonedError(NodeError):

@@ -50,6 +50,16 @@ def run_role(role: Role, settings: Settings) -> None:
     """Run one role until SIGTERM, SIGINT or the end of standard input."""
     stop = _stop_event()
     structlog.contextvars.bind_contextvars(role=str(role))
+    try:
+        _run(role, settings, stop)
+    except Exception as exc:
+        # The edge of this process: one line in the log; the supervisor starts it again after a while.
+        log.critical(events.PROCESS_FAILED, **describe_error(exc))
+        raise SystemExit(1) from exc
+
+
+def _run(role: Role, settings: Settings, stop: threading.Event) -> None:
+    """Open the store and play the role."""
     with open_node_store(settings) as store:
         {Role.RECEIVER: run_receiver, Role.WORKER: run_worker, Role.SENDER: run_sender}[role](
             store, settings, stop

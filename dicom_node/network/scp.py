@@ -22,6 +22,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
 
 from config.sections import NodeSection
+from dicom_node.errors import CannotListenError
 from dicom_node.network.presentation import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -119,11 +120,22 @@ class StorageScp:
             return len(self._open)
 
     def start(self) -> None:
-        """Bind and listen. Raises `OSError` when the address is taken."""
+        """Bind and listen. Raises `CannotListenError` when the address cannot be had."""
         configure_library()
-        entity = self._entity()
         settings = self._settings
-        self._server = entity.make_server(
+        try:
+            self._server = self._make_server()
+        except OSError as exc:
+            cause = exc.strerror or type(exc).__name__
+            raise CannotListenError(settings.host, settings.port, cause) from exc
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="scp-accept", daemon=True
+        ).start()
+
+    def _make_server(self) -> AssociationServer:
+        """Bind the listening socket; connections queue until the accept thread runs."""
+        settings = self._settings
+        server: AssociationServer = self._entity().make_server(
             (settings.host, settings.port),
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_requested),
@@ -135,9 +147,7 @@ class StorageScp:
             guard=SocketGuard(settings.pdu_deadline_s, settings.max_pdu),
             finished=self._on_finished,
         )
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="scp-accept", daemon=True
-        ).start()
+        return server
 
     def stop(self, drain: timedelta = timedelta(0)) -> None:
         """Stop accepting at once, let open associations finish for `drain`, then abort what is left."""

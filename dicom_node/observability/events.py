@@ -11,6 +11,7 @@ NODE_STARTED: Final = "node.started"
 NODE_STOPPING: Final = "node.stopping"
 NODE_STOPPED: Final = "node.stopped"
 PROCESS_STARTED: Final = "process.started"
+PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
 

@@ -18,7 +18,8 @@ from pydicom.uid import (
 )
 from pynetdicom import build_context
 
-from dicom_node.errors import AssociationRejectedError
+from dicom_node.errors import AssociationRejectedError, CannotListenError
+from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.scu import echo, send
 from dicom_node.network.status import Ending, Rejection, Status, StoreResponse
 from dicom_node.network.transport import RequestorEntity
@@ -289,3 +290,12 @@ def test_nodelay_is_set_on_accepted_connections(start_scp, memory):
     assoc.release()
 
     assert nodelay != 0
+
+
+def test_a_taken_port_is_named_in_one_clear_error(memory):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListenError, match=f"127.0.0.1:{port}: Address already in use"):
+            StorageScp(
+                ScpSettings(ae_titles=("ENHANCE",), host="127.0.0.1", port=port), memory.receive, memory
+            ).start()
