@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from engine.bundle import load_bundle
 from engine.diffusion.network import SHAPES, UNet, build_network
 from engine.diffusion.preconditioning import Denoiser
 from engine.simulation.randomness import Draw
@@ -130,9 +131,11 @@ class Trainer:
         self.records.draw_curves()
 
     def _start_from(self, folder: Path) -> None:
-        """Begin with the averaged weights of another run, where the architectures agree."""
+        """Begin with the averaged weights of another run, or of a bundle, where the architectures agree."""
         known = self.network.state_dict()
-        fitting = {k: v for k, v in read_ema(folder).items() if k in known and known[k].shape == v.shape}
+        bundled = (folder / "manifest.json").is_file()
+        weights = load_bundle(folder).network.state_dict() if bundled else read_ema(folder)
+        fitting = {k: v for k, v in weights.items() if k in known and known[k].shape == v.shape}
         self.network.load_state_dict(known | fitting)
         self.ema = Ema(self.network, self.config.ema)
 

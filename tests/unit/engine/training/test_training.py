@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.bundle import BUNDLES, DEFAULT_MODEL, load_bundle
 from engine.diffusion.network import SHAPES, UNet
 from engine.diffusion.preconditioning import Denoiser
 from engine.errors import BundleError, EngineInputError
@@ -100,6 +101,14 @@ def test_the_command_says_in_one_line_what_is_wrong(
     toml.write_text('name = "r"\ndata = "."\nepochs = 3\n')
     assert main(["--config", str(toml)]) == 2
     assert capsys.readouterr().err == "unknown training keys: epochs\n"
+
+
+def test_a_run_can_start_from_the_shipped_bundle(scans: Path, tmp_path: Path) -> None:
+    shipped = BUNDLES / DEFAULT_MODEL
+    config = tiny_config(scans, network="base", start_from=str(shipped))
+    trainer = build_trainer(config, tmp_path / "run")
+    bundled = load_bundle(shipped).network.state_dict()
+    assert all(torch.equal(value, bundled[name]) for name, value in trainer.network.state_dict().items())
 
 
 def test_patch_edges_fit_the_stride() -> None:
