@@ -22,7 +22,7 @@ def test_every_listed_enhancer_can_be_built_and_says_who_it_is(name: str) -> Non
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(EngineInputError, match=r"'clasical'.*classical, identity"):
+    with pytest.raises(EngineInputError, match=r"'clasical'.*classical, ddpm3d-ctmr-1, identity"):
         build_enhancer("clasical")
 
 
