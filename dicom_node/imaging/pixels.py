@@ -158,7 +158,7 @@ def can_decode(syntax: str) -> bool:
     """Whether a decoder for the transfer syntax is installed."""
     try:
         return bool(get_decoder(syntax).is_available)
-    except NotImplementedError:
+    except NotImplementedError:  # how pydicom says that it does not know the syntax at all
         return False
 
 
