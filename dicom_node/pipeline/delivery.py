@@ -26,7 +26,7 @@ from dicom_node.errors import AssociationRejectedError, PeerError, Reason, Reaso
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.pipeline.enhance import Heartbeat
-from dicom_node.pipeline.retry import RetryPolicy, backoff, decide
+from dicom_node.pipeline.retry import PERMANENT, RetryPolicy, backoff, decide
 from dicom_node.sinks.dimse import Answer, Parcel, deliver
 from dicom_node.sinks.outcome import Verdict
 from storage.errors import LostClaimError, StorageError
@@ -220,7 +220,7 @@ class DeliverySender:
         )
         due = None if decided is None else (retry_at or decided)
         reason, message = error.reason, error.message
-        if due is None and now - job.created_at >= self._settings.delivery.give_up_after:
+        if due is None and error.reason not in PERMANENT:  # only age ends a delivery that could still work
             reason, message = Reason.GAVE_UP, f"{Reason.GAVE_UP.sentence} Last trouble: {error.message}"
         self._store.jobs.fail(job, reason=str(reason), message=message, retry_at=due)
         if due is None:

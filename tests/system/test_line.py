@@ -165,6 +165,24 @@ def test_a_permanent_refusal_ends_at_once_with_the_reason(
     assert "0xA900" in (delivery.message or "")
 
 
+def test_a_delivery_that_waited_for_as_long_as_allowed_ends_and_says_so(
+    start_node: StartNode, series: list[Path]
+) -> None:
+    node = start_node()
+    node.stop()
+    text = node.config.read_text()
+    node.config.write_text(text.replace("backoff_longest: 2 s", "backoff_longest: 2 s, give_up_after: 4 s"))
+    node.start()
+    send(node, series)
+
+    story = node.await_end(series_uid(series), LIMIT)
+
+    delivery = next(job for job in story.jobs if job.kind is JobKind.DELIVER)
+    assert (delivery.state, delivery.reason) == (JobState.FAILED, "GAVE_UP")
+    assert "does not accept connections" in (delivery.message or "")
+    assert delivery.attempts > 1
+
+
 def test_a_busy_pacs_is_asked_again_and_counts_as_delivered_only_when_every_instance_is(
     start_node: StartNode, start_archive: StartArchive, series: list[Path]
 ) -> None:
