@@ -12,6 +12,9 @@ The guards trust nothing the enhancer says: they measure the noise of the scan t
 ``low_frequency_bias``   largest smooth change, beyond what the noise itself would show at that scale
 ``residual_bound``       no voxel changed by more than three local standard deviations of the noise
 ``residual_structure``   what was removed does not follow the edges of what remains
+
+The magnitude of an MR image lifts weak signal by a known amount (Rician). The three bias guards let an
+enhancer take away up to that amount, and never let it add anything.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from engine.blocks import block_coefficients, whole_blocks
 from engine.enhancer import EnhancementResult
 from engine.errors import UnsafeOutputError
 from engine.noise import NoiseEstimate, estimate_noise, find_tissue
-from engine.safety import RESIDUAL_LIMIT, tolerance
+from engine.safety import RESIDUAL_LIMIT, magnitude_bias, tolerance
 from engine.volume import IntensityUnit, Volume
 
 Array = NDArray[np.float32]
@@ -141,6 +144,7 @@ class _Comparison:
     noise: NoiseEstimate
     change: Array
     relative: Array  # |change| over the local standard deviation
+    lifted: Array | None  # what the magnitude of MR adds to the enhanced signal; None for CT
     tolerance: float
 
     @classmethod
@@ -154,7 +158,10 @@ class _Comparison:
         for index, here in enumerate(change):
             sigma = noise.local_sigma(change.shape, index, index + 1)[0]
             relative[index] = np.maximum(np.abs(here) - rounding, 0) / (sigma + rounding)
-        return cls(before, after, noise, change, relative, tolerance(before))
+        lifted = None
+        if before.unit is not IntensityUnit.HU:
+            lifted = magnitude_bias(after.array, noise.sigma)
+        return cls(before, after, noise, change, relative, lifted, tolerance(before))
 
     def share_above(self, limit: float) -> float:
         """Share of the measured voxels changed by more than `limit` standard deviations."""
@@ -164,17 +171,24 @@ class _Comparison:
 
 def _intensity_checks(found: _Comparison) -> Iterator[GuardCheck]:
     """What may differ, within limits."""
-    measured = _measured(found.before, found.change)
-    yield GuardCheck("bias", _mean_size(measured), found.tolerance)
-    yield GuardCheck("tissue_bias", _mean_size(found.change[find_tissue(found.before)]), found.tolerance)
+    everywhere = (
+        np.ones_like(found.change, dtype=np.bool_) if found.before.valid is None else found.before.valid
+    )
+    yield GuardCheck("bias", _mean_size(found, everywhere), found.tolerance)
+    yield GuardCheck("tissue_bias", _mean_size(found, find_tissue(found.before)), found.tolerance)
     smooth_noise = 1.5 * 4.0 * found.noise.low_pass_sd(_SMOOTH_WIDTH)
     yield GuardCheck("low_frequency_bias", _smooth_change(found), found.tolerance + smooth_noise)
     yield GuardCheck("residual_bound", float(found.relative.max()), RESIDUAL_LIMIT * 1.001)
     yield GuardCheck("residual_structure", _edge_correlation(found), LARGEST_EDGE_CORRELATION)
 
 
-def _mean_size(values: Array) -> float:
-    return abs(float(values.mean(dtype=np.float64))) if values.size else 0.0
+def _mean_size(found: _Comparison, where: NDArray[np.bool_]) -> float:
+    """Size of the mean change in a region, less what the magnitude had added there."""
+    if not where.any():
+        return 0.0
+    change = float(found.change[where].mean(dtype=np.float64))
+    lifted = 0.0 if found.lifted is None else float(found.lifted[where].mean(dtype=np.float64))
+    return max(change, -change - lifted, 0.0)
 
 
 _SMOOTH_WIDTH = 6.0
@@ -183,13 +197,18 @@ _SMOOTH_WIDTH = 6.0
 
 def _smooth_change(found: _Comparison) -> float:
     """Largest mean change over a neighbourhood of blocks that hold no padding."""
-    means = block_coefficients(found.change)[..., 0] / 16  # the first band of 256 is 16 times the mean
-    whole = np.ones(means.shape, np.float32)
-    if found.before.valid is not None:
-        whole = whole_blocks(found.before.valid).astype(np.float32)
+    change = _smooth_means(found.change, found.before.valid)
+    lifted = 0.0 if found.lifted is None else _smooth_means(found.lifted, found.before.valid)
+    return float(np.max(np.maximum(change, -change - lifted), initial=0.0))
+
+
+def _smooth_means(array: Array, valid: NDArray[np.bool_] | None) -> Array:
+    """Means of blocks without padding, smoothed over their neighbours: (places,)."""
+    means = block_coefficients(array)[..., 0] / 16  # the first band of 256 is 16 times the mean
+    whole = np.ones(means.shape, np.float32) if valid is None else whole_blocks(valid).astype(np.float32)
     weight = ndimage.gaussian_filter(whole, 1.0, mode="constant", truncate=2.0)
     smooth = ndimage.gaussian_filter(means * whole, 1.0, mode="constant", truncate=2.0)
-    return float(np.max(np.abs(smooth[weight > 0.2]) / weight[weight > 0.2], initial=0.0))
+    return np.asarray(smooth[weight > 0.2] / weight[weight > 0.2], np.float32)
 
 
 def _edge_correlation(found: _Comparison) -> float:

@@ -84,6 +84,9 @@ class PixelFacts:
     outside         derived pixels with bits set that BitsStored does not hold
     padding_moved   pixels that are padding on one side only, or padding of another value
     change_sum, source_sum   sums over the measured pixels, real units
+    signal          pixels of tissue: the derived value exceeds 15 % of the slice's highest
+    signal_sum, signal_change, signal_power, signal_inverse   their sums of the source value, of the change,
+                    of its square, and of one over the derived value
     largest_change  of one measured pixel, real units
     change_bound    what `largest_change` must stay under for this slice's slope and bits
     """
@@ -97,6 +100,11 @@ class PixelFacts:
     measured: int = 0
     change_sum: float = 0.0
     source_sum: float = 0.0
+    signal: int = 0
+    signal_sum: float = 0.0
+    signal_change: float = 0.0
+    signal_power: float = 0.0
+    signal_inverse: float = 0.0
     largest_change: float = 0.0
     change_bound: float = 0.0
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.bundle import ModelBundle
@@ -17,12 +16,13 @@ from engine.diffusion.conditioning import Condition
 from engine.diffusion.guards import bound_residual, keep_low_frequencies, near_clean_share, rician_bias
 from engine.diffusion.intensity import ModelUnits, model_units
 from engine.diffusion.network import as_channels_last
-from engine.diffusion.noise_estimate import NoiseEstimate, estimate_noise
+from engine.diffusion.noise_estimate import NoiseEstimate, bounded_by, estimate_noise
 from engine.diffusion.noise_schedule import descending_sigmas, nearest_timestep, time_of_sigma
 from engine.diffusion.options import DiffusionOptions, read_options
+from engine.diffusion.pilot import pilot_of_volume
 from engine.diffusion.preconditioning import Denoiser
 from engine.diffusion.samplers import blend_strength, refine, sample_average
-from engine.diffusion.volume_denoiser import VolumeDenoiser, peak_bytes
+from engine.diffusion.volume_denoiser import VolumeDenoiser, pad_to_stride, peak_bytes
 from engine.enhancer import (
     CancelToken,
     EnhancementReport,
@@ -33,7 +33,8 @@ from engine.enhancer import (
     no_progress,
 )
 from engine.errors import OutOfRangeError
-from engine.noise import estimate_noise as measure_local_noise
+from engine.noise import NoiseEstimate as MeasuredNoise
+from engine.noise import estimate_noise as measure_noise
 from engine.safety import settle
 from engine.volume import IntensityUnit, Volume
 
@@ -98,25 +99,30 @@ class DiffusionEnhancer:
         """
         start = time.perf_counter()
         units = model_units(volume.array, volume.unit, volume.valid)
-        run = self.run(volume, units, options, progress=progress, cancel=cancel or CancelToken())
-        array = self._restore(volume, units, run.array)
-        after = self._noise_after(volume, units, array, run.estimate)
+        progress(0.0, "measuring noise")
+        measured = measure_noise(volume)
+        run = self.run(volume, units, measured, options, progress=progress, cancel=cancel or CancelToken())
+        # The limits use the noise as measured from place to place: where the scan is quiet, little may change.
+        array = settle(volume, units.to_array(run.array.numpy()), measured)
+        result = volume.with_array(array)
+        left = measure_noise(result).sigma / measured.sigma if measured.sigma > 0 else 1.0
         report = EnhancementReport(
             noise_before=run.estimate.sigma * units.scale,
-            noise_after=after * units.scale,
+            noise_after=run.estimate.sigma * units.scale * min(left, 1.0),
             parameters=run.facts,
             seconds=time.perf_counter() - start,
         )
         uncertainty = run.deviation.numpy().astype(np.float32) * np.float32(units.scale)
         if volume.valid is not None:
             uncertainty = np.where(volume.valid, uncertainty, np.float32(0.0))
-        return EnhancementResult(volume.with_array(array), report, uncertainty)
+        return EnhancementResult(result, report, uncertainty)
 
     @torch.no_grad()
     def run(
         self,
         volume: Volume,
         units: ModelUnits,
+        measured: MeasuredNoise,
         options: EnhanceOptions,
         *,
         progress: Progress,
@@ -124,12 +130,12 @@ class DiffusionEnhancer:
     ) -> DenoisedVolume:
         """Do everything in model units."""
         chosen = read_options(options)
-        progress(0.0, "estimating noise")
         cancel.raise_if_cancelled()
         y, spacing = self._model_array(volume, units), _spacing(volume)
         valid = None if volume.valid is None else torch.from_numpy(volume.valid)
         is_ct = volume.unit is IntensityUnit.HU
         estimate = estimate_noise(self._regressor, y, is_ct=is_ct, spacing=spacing, valid=valid)
+        estimate = bounded_by(estimate, measured.sigma / units.scale)
         facts = self._facts(chosen, estimate)
         if estimate.sigma < _NOISELESS or options.strength == 0:
             return DenoisedVolume(y, torch.zeros_like(y), estimate, facts | {"untouched": True})
@@ -144,7 +150,7 @@ class DiffusionEnhancer:
         denoise = VolumeDenoiser(
             self._denoiser,
             self._compute,
-            y,
+            self._pilot(y, measured, estimate.sigma, progress, cancel),
             condition,
             progress=progress,
             cancel=cancel,
@@ -174,25 +180,26 @@ class DiffusionEnhancer:
             model = np.where(volume.valid, model, np.float32(fill))
         return torch.from_numpy(np.ascontiguousarray(model))
 
-    def _restore(self, volume: Volume, units: ModelUnits, model: Tensor) -> NDArray[np.float32]:
-        """Back to the volume's unit, within the limits every enhancer keeps.
+    def _pilot(
+        self, y: Tensor, measured: MeasuredNoise, sigma: float, progress: Progress, cancel: CancelToken
+    ) -> Tensor:
+        """The pilot (Z, Y, X) in model units: the measured colour and local level, at the noise `sigma`."""
+        power = float(measured.spectrum.mean())
+        if power <= 0:
+            return y
+        spectrum = torch.from_numpy(measured.spectrum)[None] * (sigma**2 / power)
+        padded = pad_to_stride(y)
 
-        Those use the noise as measured from place to place: where the scan is quiet, little may change.
-        """
-        return settle(volume, units.to_array(model.numpy()), measure_local_noise(volume))
+        def level(first: int, last: int) -> Tensor:
+            local = measured.local_sigma(tuple(padded.shape), first, last) / np.float32(measured.sigma)
+            return torch.from_numpy(local)
 
-    def _noise_after(
-        self, volume: Volume, units: ModelUnits, array: NDArray[np.float32], before: NoiseEstimate
-    ) -> float:
-        """Noise left: the estimate before, scaled by what happened to quiet in-plane windows."""
-        after = self._model_array(volume.with_array(array), units)
-        valid = None if volume.valid is None else torch.from_numpy(volume.valid)
-        is_ct = volume.unit is IntensityUnit.HU
-        try:
-            left = estimate_noise(self._regressor, after, is_ct=is_ct, spacing=_spacing(volume), valid=valid)
-        except OutOfRangeError:
-            return before.sigma
-        return before.sigma * min(1.0, left.local / max(before.local, 1e-6))
+        def before_slab(fraction: float) -> None:
+            cancel.raise_if_cancelled()
+            progress(0.02 + 0.13 * fraction, "first estimate")
+
+        whole = pilot_of_volume(padded, spectrum, level, self._compute.device, before_slab=before_slab)
+        return whole[: y.shape[0], : y.shape[1], : y.shape[2]]
 
     def _facts(
         self, chosen: DiffusionOptions, estimate: NoiseEstimate

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.diffusion.haar import BANDS
 
 IN_CHANNELS = 3 * BANDS
-"""Bands of the state z (scaled), of the scan y (scaled) and of z in units of its noise."""
+"""Bands of the state z (scaled), of z minus the pilot and of z alone, both in units of the noise."""
 COLOUR_SIZE = 8
 """Length of the noise colour descriptor (`engine.diffusion.conditioning`)."""
 CONDITION_SIZE = 1 + 1 + COLOUR_SIZE + 2 + 1 + 1
@@ -35,7 +35,8 @@ class NetworkShape:
     decoder  residual blocks per level on the way up, finest first (three levels)
     heads    attention heads at the coarsest level
     window   edge of an attention window, in cells of the coarsest level
-    gated    whether the head also weighs the noise-scaled input bands: learned, adaptive shrinkage
+    gated    whether the head also weighs the noise-scaled bands of z and of z minus the pilot: learned,
+             adaptive shrinkage, and a learned share of the pilot
     """
 
     widths: tuple[int, int, int, int]
@@ -181,7 +182,7 @@ class UNet(nn.Module):
         )
         self.head_norm = ChannelNorm(w0)
         self.head = nn.Conv3d(w0, BANDS + 1, 3, padding=1)
-        self.gate = nn.Conv3d(w0, BANDS, 3, padding=1) if shape.gated else None
+        self.gate = nn.Conv3d(w0, 2 * BANDS, 3, padding=1) if shape.gated else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
@@ -211,8 +212,9 @@ class UNet(nn.Module):
         noise = out[:, :BANDS].float()
         if self.gate is not None:
             # Flat regions are pure noise, which no normalised feature can reproduce to the digit: pass it.
-            relative = torch.sinh(bands[:, 2 * BANDS :]).clamp(-_GATE_LIMIT, _GATE_LIMIT)
-            noise = noise - self.gate(h).float() * relative
+            relative = torch.sinh(bands[:, BANDS:]).clamp(-_GATE_LIMIT, _GATE_LIMIT)
+            weighed = self.gate(h).float() * relative
+            noise = noise - weighed[:, :BANDS] - weighed[:, BANDS:]
         return noise, out[:, BANDS:]
 
 

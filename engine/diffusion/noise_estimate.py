@@ -7,7 +7,7 @@ network supplies the answer, the other two must not contradict it by more than a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from engine.errors import EngineInputError, OutOfRangeError
 _QUANTILES = (0.05, 0.15, 0.3, 0.5)
 _MAX_BLOCKS = 60_000
 _FEW_BLOCKS = 24
+_NEGLIGIBLE = 0.008
+"""Model units (2 HU): noise too weak to argue about."""
+_DISAGREEMENT = 3.0
 _FLOOR = 1e-8
 """Power below which a volume counts as noiseless (model units squared)."""
 FEATURES = (COLOUR_SIZE + 1) * len(_QUANTILES)
@@ -144,6 +147,22 @@ def _local_power(x: Tensor, tissue: Tensor) -> Tensor:
             break
     chosen = variance[keep]
     return chosen[:: max(1, chosen.shape[0] // _MAX_BLOCKS)]
+
+
+def bounded_by(estimate: NoiseEstimate, measured: float) -> NoiseEstimate:
+    """Return the estimate held within what block transforms measured (`engine.noise`), model units.
+
+    Anatomy can only raise that measure, so it bounds the noise from above; on a crop full of edges it was up to
+    1.9 times too high, so it bounds from below by half. Raises `OutOfRangeError` NOISE_UNCERTAIN when
+    the two differ by more than a factor of three.
+    """
+    ratio = max(measured, estimate.sigma) / max(min(measured, estimate.sigma), 1e-6)
+    if max(measured, estimate.sigma) > _NEGLIGIBLE and ratio > _DISAGREEMENT:
+        raise OutOfRangeError(
+            "NOISE_UNCERTAIN", f"the noise estimates disagree by a factor of {ratio:.1f}: nothing is changed"
+        )
+    sigma = min(max(estimate.sigma, 0.5 * measured), 1.15 * measured)
+    return replace(estimate, sigma=sigma, spread=max(estimate.spread, ratio))
 
 
 def estimate_noise(

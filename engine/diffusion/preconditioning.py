@@ -39,19 +39,20 @@ def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return SIGMA_DATA**2 / total, sigma * SIGMA_DATA * total.rsqrt(), total.rsqrt()
 
 
-def network_input(z: Tensor, y: Tensor, sigma: Tensor) -> Tensor:
+def network_input(z: Tensor, pilot: Tensor, sigma: Tensor) -> Tensor:
     """Return the 24 half-resolution channels of the network, fp32.
 
-    z, y: (N, 1, Z, Y, X) model units; sigma: (N, 1, 1, 1, 1). The last eight channels are the bands of z
-    in units of the noise, compressed by asinh: bf16 keeps fine noise beside large intensities there. Its
-    low-pass band is taken as the difference from its 3x3x3 neighbourhood.
+    z, pilot: (N, 1, Z, Y, X) model units; sigma: (N, 1, 1, 1, 1). The bands of z come first, then what the
+    pilot took away and the bands of z in units of the noise, compressed by asinh: bf16 keeps fine noise
+    beside large intensities there. The low-pass band of z is taken as the difference from its 3x3x3
+    neighbourhood.
     """
     c_in = preconditioning(sigma)[2]
-    bands_z, bands_y = haar_split(z), haar_split(y)
+    bands_z, taken = haar_split(z), haar_split(z - pilot) / sigma.clamp_min(1e-4)
     low = bands_z[:, :1]
     local = F.avg_pool3d(F.pad(low, (1,) * 6, mode="replicate"), 3, stride=1)
     relative = torch.cat((low - local, bands_z[:, 1:]), dim=1) / sigma.clamp_min(1e-4)
-    return torch.cat((bands_z * c_in, bands_y * c_in, torch.asinh(relative)), dim=1)
+    return torch.cat((bands_z * c_in, torch.asinh(taken), torch.asinh(relative)), dim=1)
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,21 @@ class Denoiser:
     network: UNet
     precision: torch.dtype = torch.float32
 
-    def __call__(self, z: Tensor, y: Tensor, sigma: Tensor, condition: Condition) -> Denoised:
-        """Denoise the state `z` of a scan `y`.
+    def __call__(self, z: Tensor, pilot: Tensor, sigma: Tensor, condition: Condition) -> Denoised:
+        """Denoise the state `z` of a scan whose first estimate is `pilot`.
 
-        z, y: (N, 1, Z, Y, X) fp32 model units, spatial sizes multiples of `network.STRIDE`.
+        z, pilot: (N, 1, Z, Y, X) fp32 model units, spatial sizes multiples of `network.STRIDE`.
         sigma: (N,) noise of z in model units.
         """
-        raw, log_variance = self.raw(z, y, sigma, condition)
+        raw, log_variance = self.raw(z, pilot, sigma, condition)
         level = sigma[:, None, None, None, None]
         c_skip, c_out, _ = preconditioning(level)
         mean = c_skip * z + c_out * raw
         return Denoised(mean, F.interpolate(log_variance, scale_factor=2.0, mode="nearest"))
 
-    def raw(self, z: Tensor, y: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    def raw(self, z: Tensor, pilot: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return F in the image domain (N, 1, Z, Y, X) and the half-resolution log-variance, fp32."""
-        bands = network_input(z, y, sigma[:, None, None, None, None])
+        bands = network_input(z, pilot, sigma[:, None, None, None, None])
         bands = bands.contiguous(memory_format=torch.channels_last_3d)
         vector = condition.vector(sigma)
         enabled = self.precision is not torch.float32

@@ -33,7 +33,7 @@ class VolumeDenoiser:
         self,
         denoiser: Denoiser,
         compute: ComputeDevice,
-        scan: Tensor,
+        pilot: Tensor,
         condition: Condition,
         *,
         progress: Progress,
@@ -42,15 +42,15 @@ class VolumeDenoiser:
     ) -> None:
         self._denoiser, self._compute, self._expected = denoiser, compute, expected
         self._progress, self._cancel = progress, cancel
-        self._size = (scan.shape[0], scan.shape[1], scan.shape[2])
-        self._scan = pad_to_stride(scan)
+        self._size = (pilot.shape[0], pilot.shape[1], pilot.shape[2])
+        self._pilot = pad_to_stride(pilot)
         self._condition = Condition(
             noise=condition.noise.to(compute.device),
             colour=condition.colour.to(compute.device),
             is_ct=condition.is_ct.to(compute.device),
             spacing=condition.spacing.to(compute.device),
         )
-        padded = self._scan.shape
+        padded = self._pilot.shape
         self.tile = tile_shape(
             (padded[0], padded[1], padded[2]), _tile_voxels(denoiser.network.shape, compute)
         )
@@ -64,13 +64,13 @@ class VolumeDenoiser:
         c_out = float(preconditioning(level)[1])
 
         def evaluate(blocks: list[Tensor]) -> list[Tensor]:
-            state, scan = (b[None, None].to(self._compute.device) for b in blocks)
-            out = self._denoiser(state, scan, level, self._condition)
+            state, pilot = (b[None, None].to(self._compute.device) for b in blocks)
+            out = self._denoiser(state, pilot, level, self._condition)
             spread = c_out * torch.exp(0.5 * out.log_variance[0, 0])
             return [out.mean[0, 0].cpu(), spread.cpu()]
 
         mean, spread = run_tiled(
-            [pad_to_stride(z), self._scan], evaluate, self.tile, before_tile=self._report
+            [pad_to_stride(z), self._pilot], evaluate, self.tile, before_tile=self._report
         )
         depth, rows, columns = self._size
         self.deviation = spread[:depth, :rows, :columns]
@@ -83,7 +83,7 @@ class VolumeDenoiser:
         """Tell how far the run is; stop when asked to."""
         self._cancel.raise_if_cancelled()
         done = (self.evaluations + fraction) / max(self._expected, 1)
-        self._progress(0.05 + 0.9 * min(done, 1.0), "denoising")
+        self._progress(0.15 + 0.8 * min(done, 1.0), "denoising")
 
 
 def pad_to_stride(x: Tensor) -> Tensor:

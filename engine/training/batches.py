@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from engine.blocks import BLOCK, block_coefficients
 from engine.diffusion.conditioning import Condition, noise_colour
 from engine.diffusion.network import COLOUR_SIZE
 from engine.diffusion.noise_schedule import sigma_of_time
+from engine.diffusion.pilot import pilot
 from engine.simulation.ct_noise import coloured_noise, draw_ct_shape, noise_map
 from engine.simulation.mr_noise import add_mr_noise, draw_mr_shape
 from engine.simulation.randomness import Draw
@@ -32,7 +36,7 @@ class Batch:
 
     clean: Tensor
     scan: Tensor
-    context: Tensor
+    pilot: Tensor
     state: Tensor
     sigma: Tensor
     condition: Condition
@@ -45,7 +49,6 @@ class _Sample:
 
     clean: Tensor
     scan: Tensor
-    context: Tensor
     state: Tensor
     sigma: float
     noise: float
@@ -69,15 +72,34 @@ def draw_batch(source: PatchSource, size: Size, count: int, draw: Draw) -> Batch
         is_ct=column([float(s.is_ct) for s in samples]),
         spacing=torch.tensor([s.spacing for s in samples], device=device),
     )
+    clean = torch.stack([s.clean for s in samples])[:, None]
+    scan = torch.stack([s.scan for s in samples])[:, None]
     return Batch(
-        clean=torch.stack([s.clean for s in samples])[:, None],
-        scan=torch.stack([s.scan for s in samples])[:, None],
-        context=torch.stack([s.context for s in samples])[:, None],
+        clean=clean,
+        scan=scan,
+        pilot=pilot(scan, *measured_bands(scan - clean, condition.noise)),
         state=torch.stack([s.state for s in samples])[:, None],
         sigma=column([s.sigma for s in samples]),
         condition=condition,
         matched=torch.tensor([s.matched for s in samples], device=device),
     )
+
+
+def measured_bands(noise: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the estimator would say of pure noise (N, 1, Z, Y, X): its spectrum and local level.
+
+    The spectrum (N, 256) is that of the patch, which scatters as estimates do, scaled to the level `told`
+    (N,). The level (N, 1, Z, Y, X) is the local deviation over `told`, between 0 and 1.5.
+    """
+    edges = [n // b * b for n, b in zip(noise.shape[2:], BLOCK, strict=True)]
+    cut = noise[:, 0, : edges[0], : edges[1], : edges[2]].cpu().numpy()
+    bands = torch.from_numpy(np.stack([np.square(block_coefficients(v)).mean((0, 1, 2)) for v in cut]))
+    bands[:, 0] = torch.minimum(bands[:, 1], bands[:, BLOCK[2]])
+    bands = bands.to(noise) * (told.square() / bands.to(noise).mean(1).clamp_min(1e-12))[:, None]
+    centred = noise - F.avg_pool3d(noise, 9, stride=1, padding=4, count_include_pad=False)
+    power = F.avg_pool3d(centred.square(), 16, stride=8, ceil_mode=True)
+    local = F.interpolate(power, size=noise.shape[2:], mode="trilinear", align_corners=False).sqrt()
+    return bands, (local / told[:, None, None, None, None]).clamp(0.0, 1.5)
 
 
 def simulate_scan(patch: CleanPatch, draw: Draw) -> tuple[Tensor, Tensor, float]:
@@ -129,7 +151,6 @@ def _draw_sample(patch: CleanPatch, draw: Draw) -> _Sample:
     return _Sample(
         clean=clean,
         scan=scan,
-        context=torch.zeros_like(scan) if draw.chance(0.1) else scan,
         state=state,
         sigma=sigma,
         noise=noise,

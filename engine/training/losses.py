@@ -23,7 +23,7 @@ def training_loss(
     `auxiliary` switches on SSIM, pyramid and bias terms, on matched states only: they pull away from the
     posterior mean and would disturb the early descent.
     """
-    raw, log_variance = denoiser.raw(batch.state, batch.context, batch.sigma, batch.condition)
+    raw, log_variance = denoiser.raw(batch.state, batch.pilot, batch.sigma, batch.condition)
     sigma = batch.sigma[:, None, None, None, None]
     c_skip, c_out, _ = preconditioning(sigma)
     error = raw - (batch.clean - c_skip * batch.state) / c_out

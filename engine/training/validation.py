@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from engine.diffusion.conditioning import Condition, noise_colour
+from engine.diffusion.pilot import pilot
 from engine.diffusion.preconditioning import Denoiser
 from engine.simulation.ct_noise import CtNoiseShape, coloured_noise
 from engine.simulation.mr_noise import MrNoiseShape, add_mr_noise
 from engine.simulation.randomness import Draw
+from engine.training.batches import measured_bands
 from engine.training.config import SourceConfig
 from engine.training.volumes import TrainingVolume, load_volumes
 
@@ -31,6 +33,7 @@ class Case:
     name: str
     clean: Tensor
     scan: Tensor
+    pilot: Tensor
     condition: Condition
 
 
@@ -79,7 +82,8 @@ def _case(name: str, clean: Tensor, scan: Tensor, level: float, volume: Training
         is_ct=torch.tensor([float(volume.is_ct)], device=clean.device),
         spacing=torch.tensor([spacing], device=clean.device),
     )
-    return Case(name, clean[None, None], scan[None, None], condition)
+    bands = measured_bands((scan - clean)[None, None], total)
+    return Case(name, clean[None, None], scan[None, None], pilot(scan[None, None], *bands), condition)
 
 
 @torch.no_grad()
@@ -87,7 +91,7 @@ def validate(denoiser: Denoiser, cases: list[Case]) -> dict[str, float]:
     """Return the PSNR gain in dB of every case and their mean under ``mean``."""
     gains = {}
     for case in cases:
-        out = denoiser(case.scan, case.scan, case.condition.noise, case.condition).mean
+        out = denoiser(case.scan, case.pilot, case.condition.noise, case.condition).mean
         before = (case.scan - case.clean).square().mean()
         after = (out - case.clean).square().mean()
         gains[case.name] = 10.0 * math.log10(float(before / after))

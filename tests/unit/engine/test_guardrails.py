@@ -12,6 +12,7 @@ from engine.errors import UnsafeOutputError
 from engine.guardrails import GuardCheck, guard
 from engine.noise import estimate_noise
 from engine.phantom import noisy_mr
+from engine.safety import magnitude_bias, settle, tolerance
 from engine.volume import IntensityUnit, Volume
 
 
@@ -195,3 +196,26 @@ def test_uniform_object_made_flat_has_no_edges_to_follow(make_volume) -> None:
 
 def test_value_that_is_not_a_number_never_passes() -> None:
     assert not GuardCheck("bias", float("nan"), 1.0).passed
+
+
+def test_magnitude_bias_may_be_taken_away_but_no_more(make_volume) -> None:
+    rng = np.random.default_rng(5)
+    truth = np.full((16, 64, 64), 20.0, np.float32)
+    truth[:, 12:52, 12:52] = 400.0
+    lifted = np.hypot(truth + rng.normal(0, 20, truth.shape), rng.normal(0, 20, truth.shape))
+    noisy = make_volume(lifted, IntensityUnit.ARBITRARY)
+    noise = estimate_noise(noisy)
+    assert float((truth - noisy.array).mean()) < -2 * tolerance(noisy)
+    guard(noisy, _result(noisy.with_array(settle(noisy, truth, noise))))
+    darker = settle(noisy, np.where(truth > 100, truth - 10, truth), noise)
+    assert _refused(noisy, noisy.with_array(darker)) in ("bias", "tissue_bias")
+    brighter = settle(noisy, np.where(truth > 100, truth, truth + 30), noise)
+    assert _refused(noisy, noisy.with_array(brighter)) in ("bias", "low_frequency_bias")
+
+
+def test_magnitude_bias_follows_the_rayleigh_and_the_gaussian_limit() -> None:
+    lifted = magnitude_bias(np.array([0.0, 200.0, -3.0, 1e6], np.float32), 10.0)
+    assert lifted[0] == pytest.approx(10.0 * np.sqrt(np.pi / 2), rel=1e-4)
+    assert lifted[1] == pytest.approx(10.0**2 / (2 * 200.0), rel=1e-2)
+    assert lifted[2] == lifted[0]
+    assert lifted[3] == 0.0
