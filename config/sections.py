@@ -242,7 +242,7 @@ class CompletionSection(Section):
 class EnhancementSection(Section):
     """What is done to a complete series, and how often and how long it is tried."""
 
-    enhancer: EnhancerName = "classical"
+    enhancer: EnhancerName = "ddpm3d-ctmr-1"
     strength: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.9
     workers: Annotated[int, whole(at_least=1, at_most=64)] = 1
     time_limit: PositiveDuration = timedelta(minutes=30)

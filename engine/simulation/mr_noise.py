@@ -27,9 +27,9 @@ class MrNoiseShape:
 
 
 def draw_mr_shape(draw: Draw) -> MrNoiseShape:
-    """Draw a shape: six in ten fully sampled, the others zero-filled in-plane, some tapered."""
-    if draw.chance(0.6):
-        return MrNoiseShape(channels=1 if draw.chance(0.85) else 4)
+    """Draw a shape: seven in ten fully sampled, the others zero-filled in-plane, some tapered."""
+    if draw.chance(0.7):
+        return MrNoiseShape(channels=1 if draw.chance(0.92) else 4)
     inplane = draw.uniform(0.55, 1.0)
     other = inplane if draw.chance(0.6) else draw.uniform(0.55, 1.0)
     along = draw.uniform(0.6, 1.0) if draw.chance(0.35) else 1.0

@@ -16,12 +16,13 @@ from engine.diffusion.network import COLOUR_SIZE
 from engine.diffusion.noise_schedule import sigma_of_time
 from engine.diffusion.pilot import pilot
 from engine.simulation.ct_noise import coloured_noise, draw_ct_shape, noise_map
-from engine.simulation.mr_noise import add_mr_noise, draw_mr_shape
+from engine.simulation.mr_noise import MrNoiseShape, add_mr_noise, draw_mr_shape, filter_kspace
 from engine.simulation.randomness import Draw
 from engine.training.patches import CleanPatch, PatchSource, Size
 
 _LEVELS_CT = (4.0 / 250, 120.0 / 250)
 _LEVELS_MR = (0.005 * 4, 0.16 * 4)
+_INTERPOLATED = 0.45
 _NOISE_ERROR = 0.12
 """Spread of log s_hat: the network must bear the estimator's error."""
 _COLOUR_ERROR = 0.12
@@ -121,7 +122,15 @@ def simulate_scan(patch: CleanPatch, draw: Draw) -> tuple[Tensor, Tensor, float]
         return patch.image, patch.image + noise, level
     low, high = _LEVELS_MR
     level = max(draw.log_uniform(low, high), floor)
-    clean, scan = add_mr_noise(patch.image, level, draw_mr_shape(draw), draw)
+    image = patch.image
+    if draw.chance(_INTERPOLATED):
+        # Scanners interpolate what they show: an image without its finest detail, under noise of any colour.
+        edge = draw.uniform(0.45, 0.9)
+        shape = MrNoiseShape(
+            sampled=(edge if draw.chance(0.5) else 1.0, edge, edge), apodise=draw.chance(0.5)
+        )
+        image = filter_kspace(image, shape).abs()
+    clean, scan = add_mr_noise(image, level, draw_mr_shape(draw), draw)
     return clean, scan, level
 
 

@@ -1,6 +1,6 @@
 """Turn a run into a bundle.
 
-`python -m engine.training.promote --run RUN --estimator FILE --card FILE -o DIR`
+`python -m engine.training.promote --run RUN [--estimator FILE] --card FILE -o DIR`
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from engine.bundle import write_bundle
+from engine.bundle import load_bundle, write_bundle
 from engine.diffusion.intensity import HU_PER_UNIT, MR_TOP
 from engine.diffusion.network import SHAPES, UNet
 from engine.diffusion.noise_estimate import NoiseRegressor
@@ -24,8 +24,10 @@ from engine.training.checkpoint import read_ema
 from engine.training.config import config_from
 
 
-def promote(run: Path, estimator: Path, card: Path, target: Path, version: str) -> None:
+def promote(run: Path, estimator: Path | None, card: Path, target: Path, version: str) -> None:
     """Write the averaged weights of `run` and the estimator as the bundle `target`.
+
+    Without `estimator` the bundle that stands at `target` keeps its own.
 
     `card` is JSON: training data with licences, split, metrics, limits. Raises `BundleError` when
     something cannot be read or the weights are too large.
@@ -33,7 +35,10 @@ def promote(run: Path, estimator: Path, card: Path, target: Path, version: str) 
     config = config_from(json.loads((run / "config.json").read_text(encoding="utf-8")))
     network, regressor = UNet(SHAPES[config.network]), NoiseRegressor()
     network.load_state_dict(read_ema(run))
-    regressor.load_state_dict(load_file(estimator))
+    if estimator is None:
+        regressor = load_bundle(target).regressor
+    else:
+        regressor.load_state_dict(load_file(estimator))
     facts = {
         "model_id": target.name,
         "version": version,
@@ -52,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Promote; return 0, or 2 with one clear line when something is missing."""
     parser = argparse.ArgumentParser(prog="python -m engine.training.promote", description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--estimator", type=Path, required=True)
+    parser.add_argument("--estimator", type=Path, help="default: that of the bundle being replaced")
     parser.add_argument("--card", type=Path, required=True, help="JSON of data, licences, split and metrics")
     parser.add_argument("--version", default="1.0.0")
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -29,6 +29,7 @@ from engine.phantom import head_phantom, noisy_ct, noisy_mr
 from engine.volume import IntensityUnit, Volume
 
 CT = ("--modality", "CT")
+CLASSICAL = (*CT, "--model", "classical")
 NOISE_HU = 20.0
 
 
@@ -124,7 +125,7 @@ def test_a_nifti_ct_gets_less_noise_and_keeps_all_else(
     assert before[:352] == after[:352]
     assert before != after
     report = json.loads((site / "r.json").read_text())
-    assert report["enhancer"]["name"] == "classical-dct-wiener"
+    assert report["enhancer"]["name"] == "ddpm3d-ctmr-1"
     assert report["request"]["strength"] == 0.9
     (facts,) = report["volumes"]
     assert facts["result"] == "ENHANCED"
@@ -274,9 +275,9 @@ def test_output_below_input_is_not_input_of_the_next_run(
         (("a.nii", "-o", "x" * 300 + ".nii", *CT), "too long"),
         (("in", "-o", "out"), "neither"),
         (("a.nii", "-o", "b.nii", "--model", "magic"), "no enhancer"),
-        (("a.nii", "-o", "b.nii", *CT, "--mode", "mean"), "'mode'"),
-        (("a.nii", "-o", "b.nii", *CT, "--steps", "3"), "'steps'"),
-        (("a.nii", "-o", "b.nii", *CT, "--device", "cpu"), "'device'"),
+        (("a.nii", "-o", "b.nii", *CLASSICAL, "--mode", "mean"), "'mode'"),
+        (("a.nii", "-o", "b.nii", *CLASSICAL, "--steps", "3"), "'steps'"),
+        (("a.nii", "-o", "b.nii", *CLASSICAL, "--device", "cpu"), "'device'"),
         (("a.nii", "-o", "b.nii", *CT, "--strength", "1.5"), "between 0 and 1"),
         (("a.nii", "-o", "b.nii", *CT, "--strength", "nan"), "between 0 and 1"),
         (("a.nii", "-o", "out", *CT), ".nii or .nii.gz"),
@@ -285,7 +286,7 @@ def test_output_below_input_is_not_input_of_the_next_run(
         (("a.nii", "-o", "nowhere/b.nii", *CT), "does not exist"),
         (("a.nii", "-o", "taken.nii", *CT), "--force"),
         (("a.nii", "-o", "b.nii", *CT, "--report", "taken.nii"), "--force"),
-        (("a.nii", "-o", "b.nii", *CT, "--uncertainty", "u.nii"), "no uncertainty"),
+        (("a.nii", "-o", "b.nii", *CLASSICAL, "--uncertainty", "u.nii"), "no uncertainty"),
         (("a.nii", "-o", "b.nii", *CT, "--uncertainty", "u.txt"), ".nii or .nii.gz"),
         (("taken.nii", "-o", "b.nii", *CT), "not a NIfTI"),
         (("notes.txt", "-o", "b.nii"), "no .nii"),

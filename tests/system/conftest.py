@@ -20,7 +20,7 @@ storage:
   database_url: "sqlite:///{database}"
   watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}}}
 completion: {{quiet_period: 1 s, quiet_period_by_modality: {{CT: 1 s, MR: 1 s}}, interrupted_factor: 1}}
-enhancement: {{lease: 4 s}}
+enhancement: {{enhancer: classical, lease: 4 s}}
 delivery: {{backoff_first: 1 s, backoff_longest: 2 s}}
 peers:
   - {{name: archive, ae_title: ARCHIVE, host: 127.0.0.1, port: {archive_port}}}
