@@ -41,6 +41,7 @@ from config.names import (
     UidRoot,
 )
 from config.quantities import DurationBetween, PercentBetween, SizeBetween
+from config.tls import ListenerTls, PeerTls, PlainPath
 
 _ZERO = timedelta(0)
 PositiveDuration = Annotated[timedelta, DurationBetween(more_than=_ZERO, at_most=timedelta(days=365))]
@@ -108,6 +109,7 @@ class NodeSection(Section):
     max_associations: Annotated[int, whole(at_least=1, at_most=1000)] = 50
     accept_from: Annotated[tuple[Caller, ...], BeforeValidator(one_or_many)] = ()
     timeouts: Timeouts = Timeouts()
+    tls: ListenerTls | None = None
     drain: Annotated[timedelta, DurationBetween(at_least=_ZERO, at_most=timedelta(minutes=10))] = timedelta(
         seconds=25
     )
@@ -140,16 +142,9 @@ class Watermarks(Section):
 class StorageSection(Section):
     """Where instances and the database live."""
 
-    directory: Path = Path("node-data")
+    directory: PlainPath = Path("node-data")
     database_url: Text | None = Field(default=None, repr=False)
     watermarks: Watermarks = Watermarks()
-
-    @field_validator("directory")
-    @classmethod
-    def _plain_path(cls, value: Path) -> Path:
-        if str(value).startswith("~") or "?" in str(value) or not str(value).isprintable():
-            raise refusal("write the path out, without ~, ? or control characters")
-        return value
 
     @field_validator("database_url")
     @classmethod
@@ -186,6 +181,7 @@ class Peer(Section):
     max_pdu: PduSize = 131072
     max_associations: Annotated[int, whole(at_least=1, at_most=32)] = 1
     timeouts: Timeouts = Timeouts()
+    tls: PeerTls | None = None
     enabled: bool = True
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError, model_validator
 
 from config.conflicts import Conflict, find_conflicts
 from config.errors import ConfigError, Problem, refusal
+from config.file_faults import find_exposed_password, find_file_faults
 from config.key_paths import KeyPath, key_path_text, line_of
 from config.problems import in_file_order, list_problems
 from config.quantities import WRITTEN
@@ -88,7 +89,38 @@ def load_settings(path: Path) -> Settings:
         problems += _conflict_problems(document)
     if settings is None or problems:
         raise ConfigError(in_file_order(problems), source=path.name)
-    return settings.model_copy(update={"storage": settings.storage.below(path.resolve().parent)})
+    return _below(settings, path.resolve().parent)
+
+
+def load_for_start(path: Path) -> Settings:
+    """Read the configuration as `load_settings` does, and refuse files it names that cannot be used today.
+
+    For whoever is about to start the node. A command that only looks at the store asks `load_settings`: an
+    expired certificate must not hide the jobs. Raises `ConfigError`.
+    """
+    settings = load_settings(path)
+    lines = read_document(path).lines
+    problems = [
+        Problem(key_path_text(fault.path), line_of(lines, fault.path), fault.message)
+        for fault in (*find_file_faults(settings), *find_exposed_password(settings, path))
+    ]
+    if problems:
+        raise ConfigError(in_file_order(problems), source=path.name)
+    return settings
+
+
+def _below(settings: Settings, folder: Path) -> Settings:
+    """The settings with every relative path starting from `folder`."""
+    node, peers = settings.node, settings.peers
+    if node.tls is not None:
+        node = node.model_copy(update={"tls": node.tls.below(folder)})
+    peers = tuple(
+        peer if peer.tls is None else peer.model_copy(update={"tls": peer.tls.below(folder)})
+        for peer in peers
+    )
+    return settings.model_copy(
+        update={"storage": settings.storage.below(folder), "node": node, "peers": peers}
+    )
 
 
 def _conflict_problems(document: Document) -> list[Problem]:

@@ -20,7 +20,7 @@ from types import FrameType
 
 import structlog
 
-from config.settings import load_settings
+from config.settings import load_for_start
 from dicom_node.node import Role
 from dicom_node.observability import events
 from dicom_node.operations import check_enhancers, open_node_store
@@ -48,7 +48,7 @@ class Supervisor:
 
     def __init__(self, config: Path) -> None:
         self._config = config
-        self._settings = load_settings(config)
+        self._settings = load_for_start(config)
         check_enhancers(self._settings)
         self._children = [Child(role) for role in Role]
         self._stop = threading.Event()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from config.settings import load_settings
+from config.settings import load_for_start
 from dicom_node.cli.render import console, print_json, print_table
 from dicom_node.cli.session import DEFAULT_CONFIG, ConfigOption, JsonOption, settings_of
 from dicom_node.imaging.derivation import DerivationPolicy
@@ -22,7 +22,7 @@ routes_app = typer.Typer(help="The routing rules.", no_args_is_help=True)
 @config_app.command("check")
 def config_check(file: Annotated[Path, typer.Argument(help="The file to check.")] = DEFAULT_CONFIG) -> None:
     """Check a configuration file; every problem is listed with its key and line."""
-    settings = load_settings(file)
+    settings = load_for_start(file)
     check_enhancers(settings)
     console.print(
         f"{file} is usable: {len(settings.peers)} peers, {len(settings.routes)} routes, "

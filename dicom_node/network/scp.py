@@ -22,6 +22,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
 
 from config.sections import NodeSection
+from config.tls import ListenerTls
 from dicom_node.errors import CannotListenError
 from dicom_node.network.presentation import (
     IMPLEMENTATION_CLASS_UID,
@@ -37,6 +38,7 @@ from dicom_node.network.received import (
     ReceivedInstance,
 )
 from dicom_node.network.status import Ending, Rejection, Status, StoreResponse
+from dicom_node.network.tls import RenewedContext, TlsAssociationServer
 from dicom_node.network.transport import AssociationServer, SocketGuard
 from dicom_node.observability.logs import describe_error
 
@@ -52,7 +54,10 @@ _ABORT_S = 5.0  # an abort is one small PDU; whoever does not take it by then is
 
 @dataclass(frozen=True)
 class ScpSettings:
-    """What the acceptor needs to know; times in seconds, `max_pdu` in bytes, port 0 takes a free one."""
+    """What the acceptor needs to know; times in seconds, `max_pdu` in bytes, port 0 takes a free one.
+
+    With `tls` the port speaks TLS and nothing else.
+    """
 
     ae_titles: tuple[str, ...]
     host: str
@@ -63,6 +68,8 @@ class ScpSettings:
     dimse_timeout_s: float = 60.0
     network_timeout_s: float = 60.0
     pdu_deadline_s: float = 30.0
+    tls: ListenerTls | None = None
+    tls_handshake_s: float = 10.0
 
     @classmethod
     def of(cls, node: NodeSection) -> ScpSettings:
@@ -76,6 +83,7 @@ class ScpSettings:
             association_timeout_s=node.timeouts.association.total_seconds(),
             dimse_timeout_s=node.timeouts.dimse.total_seconds(),
             network_timeout_s=node.timeouts.network.total_seconds(),
+            tls=node.tls,
         )
 
 
@@ -135,6 +143,13 @@ class StorageScp:
     def _make_server(self) -> AssociationServer:
         """Bind the listening socket; connections queue until the accept thread runs."""
         settings = self._settings
+        kind: dict[str, Any] = {"server_class": AssociationServer}
+        if settings.tls is not None:
+            kind = {
+                "server_class": TlsAssociationServer,
+                "tls": RenewedContext(settings.tls),
+                "handshake_s": settings.tls_handshake_s,
+            }
         server: AssociationServer = self._entity().make_server(
             (settings.host, settings.port),
             evt_handlers=[
@@ -143,7 +158,7 @@ class StorageScp:
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_C_STORE, self._on_store),
             ],
-            server_class=AssociationServer,
+            **kind,
             guard=SocketGuard(settings.pdu_deadline_s, settings.max_pdu),
             finished=self._on_finished,
         )

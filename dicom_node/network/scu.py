@@ -42,6 +42,7 @@ from dicom_node.network.presentation import (
 )
 from dicom_node.network.pynetdicom_switches import configure_library
 from dicom_node.network.status import Status, describe_rejection
+from dicom_node.network.tls import PeerContext, TlsRequestorEntity, peer_context
 from dicom_node.network.transport import RequestorEntity
 
 _SLOWEST_LINK = 64 * 1024  # bytes/s; a large object on a slow line is not a silent peer
@@ -183,6 +184,7 @@ def _associate(
 ) -> Iterator[Association]:
     """An established association, released at the end of the block, aborted when the block raises."""
     configure_library()
+    tls = _context(peer)
     connected: list[bool] = []
 
     def on_connected(event: Any) -> None:
@@ -198,7 +200,10 @@ def _associate(
         ae_title=peer.ae_title,
         max_pdu=peer.max_pdu,
         evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+        tls_args=None if tls is None else (tls, (peer.tls and peer.tls.server_name) or peer.host),
     )
+    if tls is not None and tls.failure:
+        raise PeerUnreachableError(f"No TLS connection to {peer.name}: {tls.failure}.")
     if not assoc.is_established:
         raise _failure(assoc, peer, connected=bool(connected))
     try:
@@ -219,12 +224,23 @@ def _address(peer: Peer) -> str:
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
+def _context(peer: Peer) -> PeerContext | None:
+    """The TLS context for one association with a peer, or None where it is called in the clear."""
+    if peer.tls is None:
+        return None
+    try:
+        return peer_context(peer.tls)
+    except OSError as exc:
+        cause = exc.strerror or type(exc).__name__
+        raise PeerUnreachableError(f"The TLS files for {peer.name} cannot be used: {cause}.") from exc
+
+
 def _entity(peer: Peer, calling_ae_title: str | None) -> RequestorEntity:
     """The application entity that calls `peer`. Raises `ValueError` when nobody said under which title."""
     title = peer.calling_ae_title or calling_ae_title
     if title is None:
         raise ValueError("no calling AE title for this peer")
-    entity = RequestorEntity(ae_title=title)
+    entity = (TlsRequestorEntity if peer.tls else RequestorEntity)(ae_title=title)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = peer.timeouts.association.total_seconds()
@@ -255,4 +271,6 @@ def _failure(assoc: Association, peer: Peer, *, connected: bool) -> Exception:
         return AssociationRejectedError(
             "None of the presentation contexts was accepted.", permanent=True, reason=Reason.NO_CONTEXT
         )
-    return AssociationRejectedError("Aborted, or no answer to the request.", permanent=False)
+    # In TLS 1.3 a server that refuses our certificate says so only after the handshake.
+    doubt = " It may not accept our certificate." if peer.tls is not None else ""
+    return AssociationRejectedError(f"Aborted, or no answer to the request.{doubt}", permanent=False)

@@ -15,6 +15,10 @@ PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
 
+TLS_REFUSED: Final = "tls.refused"
+TLS_RENEWED: Final = "tls.renewed"
+TLS_NOT_RENEWED: Final = "tls.not_renewed"
+
 JOB_CLAIMED: Final = "job.claimed"
 JOB_STAGE: Final = "job.stage"
 JOB_RETRY: Final = "job.retry"
