@@ -72,6 +72,16 @@ def test_zero_filling_keeps_a_constant() -> None:
     assert torch.allclose(kept.real, torch.full(SIZE, 3.0), atol=1e-4)
 
 
+def test_zero_filling_axis_by_axis_equals_the_3d_transform() -> None:
+    shape, draw = MrNoiseShape(sampled=(0.7, 0.6, 0.8)), Draw(10)
+    x = torch.complex(draw.normal((12, 20, 18)), draw.normal((12, 20, 18)))
+    spectrum = torch.fft.fftn(x)
+    for axis, share in enumerate(shape.sampled):
+        kept = torch.fft.fftfreq(x.shape[axis]).abs() * 2 <= share
+        spectrum = spectrum * kept.reshape([-1 if a == axis else 1 for a in range(3)])
+    assert torch.allclose(filter_kspace(x, shape), torch.fft.ifftn(spectrum), atol=1e-5)
+
+
 def test_one_seed_gives_one_phantom() -> None:
     first, second = (draw_phantom(SIZE, (2.0, 0.7, 0.7), (-1.0, 1.0), Draw(7)) for _ in range(2))
     assert torch.equal(first, second)
