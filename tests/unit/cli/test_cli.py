@@ -77,3 +77,23 @@ def test_db_upgrade_brings_an_empty_folder_to_the_current_schema(site: Path) -> 
 
 def test_help_says_that_this_is_for_research_use_only(tmp_path: Path) -> None:
     assert "Research use only" in run("--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [(("--shape", "8,8"), "slices,rows,columns"), (("--modes", "fast"), "refine4")]
+)
+def test_a_benchmark_nobody_can_run_is_one_line_and_exit_status_two(
+    tmp_path: Path, asked: tuple[str, str], said: str
+) -> None:
+    done = run("bench", "engine", "--device", "cpu", *asked, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_benchmark_prints_a_table_and_writes_its_figures(tmp_path: Path) -> None:
+    arguments = ("--model", "classical", "--shape", "16,32,32", "--repeats", "1", "--no-bm4d")
+    done = run("bench", "engine", *arguments, "--json", "speed.json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "16x32x32" in done.stdout
+    assert json.loads((tmp_path / "speed.json").read_text())["rows"][0]["plan"] == "whole"
