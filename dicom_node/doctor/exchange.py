@@ -18,7 +18,13 @@ from config.sections import Peer
 from config.settings import Settings
 from dicom_node.doctor.findings import Area, Finding
 from dicom_node.doctor.peers import impatient
-from dicom_node.errors import AssociationRejectedError, CannotListenError, PeerError, Reason
+from dicom_node.errors import (
+    AssociationLostError,
+    AssociationRejectedError,
+    CannotListenError,
+    PeerError,
+    Reason,
+)
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
 from dicom_node.intake.admission import Admission
 from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance
@@ -117,6 +123,8 @@ def _back(area: Area, settings: Settings, peer: Peer, path: Path) -> Finding:
             if exc.reason is Reason.NO_CONTEXT:
                 return _untested(area, "It does not offer C-MOVE, so nothing can be asked back from here.")
             return _untested(area, f"C-MOVE: {exc.detail}")
+        except AssociationLostError:  # Orthanc's answer to an AE title that it does not know
+            return _unknown(area, settings, "It broke off when it was asked to send to")
         except PeerError as exc:
             return _untested(area, f"C-MOVE: {exc.detail}")
         if result.status == 0 and result.completed == 1 and result.failed == 0:
@@ -137,13 +145,9 @@ def _came(area: Area, watcher: Watcher | None, uid: str) -> Finding:
 
 
 def _failed(area: Area, settings: Settings, watcher: Watcher | None, result: MoveResult) -> Finding:
-    title, meaning = settings.node.ae_titles[0], "The peer cannot send series to this node."
+    meaning = "The peer cannot send series to this node."
     if result.status == DESTINATION_UNKNOWN:
-        return area.problem(
-            f"It does not know the AE title {title} (A801).",
-            meaning=meaning,
-            fix="The peer's administrator has to enter the lines below.",
-        )
+        return _unknown(area, settings, "It answered A801 (unknown destination) for")
     if watcher is not None and watcher.turned_away:
         request, rejection = watcher.turned_away[0]
         return area.problem(
@@ -158,6 +162,14 @@ def _failed(area: Area, settings: Settings, watcher: Watcher | None, result: Mov
         meaning=meaning,
         fix="The peer's administrator has to check the host and port entered for our AE title, whether it "
         "speaks TLS to us, and the firewall between.",
+    )
+
+
+def _unknown(area: Area, settings: Settings, seen: str) -> Finding:
+    return area.problem(
+        f"{seen} the AE title {settings.node.ae_titles[0]}.",
+        meaning="The peer cannot send series to this node: most likely it does not know it.",
+        fix="The peer's administrator has to enter the lines below.",
     )
 
 
