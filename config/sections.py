@@ -162,7 +162,8 @@ class StorageSection(Section):
     def resolved_database_url(self) -> str:
         """The database to open: the configured one, or the SQLite file in the storage directory."""
         if self.database_url is not None:
-            return self.database_url
+            # Without a driver's name SQLAlchemy would look for another one than ours.
+            return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
         return f"sqlite:///{self.directory.absolute() / 'node.db'}"
 
     def below(self, folder: Path) -> StorageSection:

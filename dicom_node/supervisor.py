@@ -21,6 +21,7 @@ from types import FrameType
 import structlog
 
 from config.settings import load_for_start
+from dicom_node.doctor.unsafe import refuse_unsafe
 from dicom_node.node import Role
 from dicom_node.observability import events
 from dicom_node.operations import check_enhancers, open_node_store
@@ -50,6 +51,7 @@ class Supervisor:
         self._config = config
         self._settings = load_for_start(config)
         check_enhancers(self._settings)
+        refuse_unsafe(self._settings)
         self._children = [Child(role) for role in Role]
         self._stop = threading.Event()
 

@@ -57,6 +57,12 @@ def head_revision() -> str:
     return head
 
 
+def known_revisions() -> frozenset[str]:
+    """Every revision this version can work on from."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
+
+
 def _config() -> Config:
     """Alembic's configuration, without a file: the migrations lie beside this module."""
     config = Config()
@@ -74,8 +80,7 @@ def _migrate(connection: Connection) -> None:
 
 def _refuse_unknown(revision: str | None) -> None:
     """Leave a database alone that a newer version has migrated."""
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in known_revisions():
         raise SchemaError(f"the database has schema {revision}; this version knows up to {head_revision()}")
 
 

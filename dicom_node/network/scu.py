@@ -84,7 +84,7 @@ def echo(peer: Peer, *, calling_ae_title: str | None = None) -> EchoResult:
     """Verify that the peer answers C-ECHO. Raises a `PeerError` when it does not."""
     begin = time.monotonic()
     contexts = (ProposedContext(VERIFICATION, (EXPLICIT_LE, IMPLICIT_LE)),)
-    with _associate(peer, contexts, calling_ae_title) as assoc:
+    with associate(peer, contexts, calling_ae_title) as assoc:
         status = _status_of(_guarded(assoc.send_c_echo), "C-ECHO")
     return EchoResult(status, time.monotonic() - begin)
 
@@ -104,7 +104,7 @@ def send(
         return SendReport(0, 0, 0.0)
     contexts = proposed_contexts((item.sop_class_uid, item.transfer_syntax_uid) for item in items)
     answered = succeeded = 0
-    with _associate(peer, contexts, calling_ae_title) as assoc:
+    with associate(peer, contexts, calling_ae_title) as assoc:
         agreed = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in assoc.accepted_contexts}
         for number, item in enumerate(items):
             status, comment = _store(assoc, item, agreed, message_id=number % 65535 + 1, peer=peer)
@@ -113,6 +113,17 @@ def send(
             if on_result(item.sop_instance_uid, status, comment) is False:
                 break
     return SendReport(answered, succeeded, time.monotonic() - begin)
+
+
+def negotiate(
+    peer: Peer, contexts: Sequence[ProposedContext], *, calling_ae_title: str | None = None
+) -> frozenset[tuple[str, str]]:
+    """Propose contexts and release at once; the (SOP class, transfer syntax) pairs that the peer accepted.
+
+    Raises a `PeerError`; a peer that accepts none of them is an `AssociationRejectedError` with NO_CONTEXT.
+    """
+    with associate(peer, contexts, calling_ae_title) as assoc:
+        return frozenset((str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in assoc.accepted_contexts)
 
 
 def outgoing(path: Path) -> Outgoing:
@@ -179,7 +190,7 @@ def _status_of(answer: Dataset, service: str) -> int:
 
 
 @contextmanager
-def _associate(
+def associate(
     peer: Peer, contexts: Sequence[ProposedContext], calling_ae_title: str | None
 ) -> Iterator[Association]:
     """An established association, released at the end of the block, aborted when the block raises."""

@@ -40,7 +40,7 @@ def listener_context(section: ListenerTls) -> ssl.SSLContext:
     context = _prepared(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), section)
     context.verify_mode = ssl.CERT_REQUIRED if section.mutual else ssl.CERT_NONE
     if section.profile == "bcp195-non-downgrading":
-        context.load_dh_params(_GROUP)
+        context.load_dh_params(str(_GROUP))
     return context
 
 

@@ -15,6 +15,7 @@ PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
 
+UNSAFE: Final = "node.unsafe"
 TLS_REFUSED: Final = "tls.refused"
 TLS_RENEWED: Final = "tls.renewed"
 TLS_NOT_RENEWED: Final = "tls.not_renewed"
