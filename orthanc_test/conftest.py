@@ -31,7 +31,8 @@ peers:
   - {{name: pacs, ae_title: "{pacs_ae}", host: {pacs_host}, port: {pacs_port}}}
 routes:
   - {{name: back, when: {{calling_ae: "{pacs_ae}"}}, action: enhance, send_to: [return-to-sender]}}
-  - {{name: scanner, when: {{modality: [CT, MR]}}, action: enhance, send_to: [pacs]}}
+  - {{name: scanner, when: {{modality: [CT, MR]}}, action: enhance,
+     enhancement: {{enhancer: classical}}, send_to: [pacs]}}
 logging: {{format: json}}
 """
 
