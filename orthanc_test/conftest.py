@@ -27,12 +27,12 @@ node:
   accept_from: [{{ae_title: "{pacs_ae}"}}, {{ae_title: SCANNER}}]
 storage: {{directory: node-data, watermarks: {{soft: 99 %, hard: 100 %, reserve: 1 MB}}}}
 completion: {{quiet_period: 2 s, quiet_period_by_modality: {{CT: 2 s, MR: 2 s}}}}
+enhancement: {{enhancer: classical}}
 peers:
   - {{name: pacs, ae_title: "{pacs_ae}", host: {pacs_host}, port: {pacs_port}}}
 routes:
   - {{name: back, when: {{calling_ae: "{pacs_ae}"}}, action: enhance, send_to: [return-to-sender]}}
-  - {{name: scanner, when: {{modality: [CT, MR]}}, action: enhance,
-     enhancement: {{enhancer: classical}}, send_to: [pacs]}}
+  - {{name: scanner, when: {{modality: [CT, MR]}}, action: enhance, send_to: [pacs]}}
 logging: {{format: json}}
 """
 

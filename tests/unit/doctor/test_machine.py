@@ -152,4 +152,4 @@ def test_every_enhancer_that_a_route_names_is_examined():
             "routes": [route, {**route, "name": "b"}, {"name": "c", "send_to": ["p"]}],
         }
     )
-    assert [use.name for use in enhancers_in_use(settings)] == ["classical", "identity"]
+    assert [use.name for use in enhancers_in_use(settings)] == ["ddpm3d-ctmr-1", "identity"]
