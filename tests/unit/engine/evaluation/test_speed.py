@@ -87,7 +87,7 @@ def test_a_large_volume_is_made_of_mirrored_copies() -> None:
 def test_memory_taken_and_given_back_is_noticed() -> None:
     with peak_memory(on_cuda=False) as peak:
         held = np.ones(40 * 2**20, np.uint8)
-        time.sleep(1.0)  # long enough for the observer, which takes turns with everything else
+        time.sleep(0.5)  # many samples, on a busy machine too
         del held
 
     assert not peak or peak[0] > 30 * 2**20
