@@ -6,7 +6,7 @@ before the row leaves no file behind, and the sender keeps its copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from dicom_node.intake.associations import AssociationLedger
 from dicom_node.intake.part10 import part10_header
 from dicom_node.network.received import ReceivedInstance
 from dicom_node.network.scp import ScpSettings, StorageScp
+from dicom_node.network.services import ScpService
 from dicom_node.network.status import STORED, Status, StoreResponse
 from storage.errors import SpoolFullError, StorageError
 from storage.records import AddResult, NewInstance
@@ -92,8 +93,10 @@ class Receiver:
             raise
 
 
-def build_scp(store: Store, settings: Settings, *, run_id: str) -> StorageScp:
-    """The SCP of the node, wired to the store and not yet started.
+def build_scp(
+    store: Store, settings: Settings, *, run_id: str, services: Sequence[ScpService] = ()
+) -> StorageScp:
+    """The SCP of the node, wired to the store and not yet started; `services` are offered beside storage.
 
     `run_id` names this run of the receiver; associations that an earlier run left open are closed as lost.
     """
@@ -104,7 +107,7 @@ def build_scp(store: Store, settings: Settings, *, run_id: str) -> StorageScp:
         run_id=run_id,
         has_room=lambda: store.spool.usage().used_percent < hard_percent,
     )
-    return StorageScp(ScpSettings.of(settings.node), Receiver(store).receive, ledger)
+    return StorageScp(ScpSettings.of(settings.node), Receiver(store).receive, ledger, services=services)
 
 
 def _new_instance(received: ReceivedInstance, identity: Identity, staged: Staged, path: Path) -> NewInstance:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -37,6 +37,7 @@ from dicom_node.network.received import (
     IntakeClosedError,
     ReceivedInstance,
 )
+from dicom_node.network.services import ScpService
 from dicom_node.network.status import Ending, Rejection, Status, StoreResponse
 from dicom_node.network.tls import RenewedContext, TlsAssociationServer
 from dicom_node.network.transport import AssociationServer, SocketGuard
@@ -104,8 +105,17 @@ class StorageScp:
     becomes status C001. `receive` and the listener are called from one thread per association.
     """
 
-    def __init__(self, settings: ScpSettings, receive: Receive, associations: AssociationListener) -> None:
+    def __init__(
+        self,
+        settings: ScpSettings,
+        receive: Receive,
+        associations: AssociationListener,
+        *,
+        services: Sequence[ScpService] = (),
+    ) -> None:
+        """Bind nothing yet; `services` are offered beside storage and verification."""
         self._settings = settings
+        self._services = tuple(services)
         self._receive = receive
         self._associations = associations
         self._open: dict[Association, _Open] = {}
@@ -157,6 +167,7 @@ class StorageScp:
                 (evt.EVT_ACSE_RECV, self._on_acse_received),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_C_STORE, self._on_store),
+                *(handler for service in self._services for handler in service.handlers),
             ],
             **kind,
             guard=SocketGuard(settings.pdu_deadline_s, settings.max_pdu),
@@ -190,7 +201,7 @@ class StorageScp:
         entity.supported_contexts = [
             build_context(context.sop_class_uid, list(context.transfer_syntax_uids))
             for context in accepted_contexts()
-        ]
+        ] + [context for service in self._services for context in service.contexts]
         return entity
 
     # --- associations
