@@ -107,6 +107,13 @@ class Reason(StrEnum):
     UID_MISMATCH = "UID_MISMATCH", "The command names another SOP class or instance than the data set."
     BAD_UID = "BAD_UID", "A required UID is missing or malformed."
     CANNOT_UNDERSTAND = "CANNOT_UNDERSTAND", "The data set cannot be parsed."
+    # --- files given to `dicom-node enhance`
+    MODALITY_UNKNOWN = "MODALITY_UNKNOWN", "The file does not say what it shows."
+    OTHER_MODALITY = "OTHER_MODALITY", "The series is of another modality than was asked for."
+    INVALID_NIFTI = "INVALID_NIFTI", "The file is no NIfTI volume that can be enhanced."
+    ENGINE_REFUSED = "ENGINE_REFUSED", "The enhancer cannot take this volume."
+    FILE_ERROR = "FILE_ERROR", "A file cannot be read or written."
+    OUT_OF_MEMORY = "OUT_OF_MEMORY", "The memory of this machine does not suffice."
 
 
 class NodeError(Exception):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dicom_node.errors import ReasonedError
+from dicom_node.errors import Reason, ReasonedError
 from dicom_node.imaging.nifti import NiftiError, write_map
 from dicom_node.offline.inputs import Inputs, Item, NiftiItem, Refusal, find_inputs, refusal_of
 from dicom_node.offline.lines import Enhanced, Work, enhance_item
@@ -122,12 +122,12 @@ def _refusal(what: str, error: Exception) -> Refusal:
     if isinstance(error, ReasonedError):
         return refusal_of(what, error)
     if isinstance(error, NiftiError):
-        return Refusal(what, "INVALID_NIFTI", error.detail, proper=False)
+        return Refusal(what, Reason.INVALID_NIFTI, error.detail, proper=False)
     if isinstance(error, EngineError):
-        return Refusal(what, "ENGINE_REFUSED", str(error), proper=False)
+        return Refusal(what, Reason.ENGINE_REFUSED, str(error), proper=False)
     if isinstance(error, OSError):
-        return Refusal(what, "FILE_ERROR", f"cannot be read or written ({error.strerror})", proper=False)
-    return Refusal(what, "OUT_OF_MEMORY", "the memory of this machine does not suffice", proper=False)
+        return Refusal(what, Reason.FILE_ERROR, f"cannot be read or written ({error.strerror})", proper=False)
+    return Refusal(what, Reason.OUT_OF_MEMORY, "the memory of this machine does not suffice", proper=False)
 
 
 def _refused(refusal: Refusal) -> Outcome:

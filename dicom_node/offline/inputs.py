@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dicom_node.errors import HoldSeriesError, ReasonedError, SkipSeriesError, UnreadableInstanceError
+from dicom_node.errors import HoldSeriesError, Reason, ReasonedError, SkipSeriesError, UnreadableInstanceError
 from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.headers import InstanceHeader, read_header
 from dicom_node.imaging.nifti import Modality, is_nifti_name, modality_beside
@@ -177,7 +177,7 @@ def _is_compressed(path: Path) -> bool:
 def _unknown(path: Path) -> Refusal:
     """A NIfTI header has no place for the modality."""
     message = "a NIfTI file does not say what it shows; add --modality CT or --modality MR"
-    return Refusal(str(path), "MODALITY_UNKNOWN", message, proper=False)
+    return Refusal(str(path), Reason.MODALITY_UNKNOWN, message, proper=False)
 
 
 def _by_series(instances: Pieces) -> Mapping[str, Pieces]:
@@ -193,7 +193,7 @@ def _judge(uid: str, pieces: Pieces, asked: Modality | None, doubtful: set[Path]
     what = f"series {uid}"
     if any(path.parent in doubtful for path, _ in pieces):
         message = "A file beside its instances cannot be parsed; it may be one of them."
-        return Refusal(what, "UNREADABLE", message, proper=False)
+        return Refusal(what, Reason.UNREADABLE, message, proper=False)
     try:
         check_series([header for _, header in pieces], minimum_slices=MINIMUM_SLICES, allow_lossy=True)
     except (SkipSeriesError, HoldSeriesError) as exc:
@@ -201,7 +201,7 @@ def _judge(uid: str, pieces: Pieces, asked: Modality | None, doubtful: set[Path]
     modality = _modality(pieces)
     if asked is not None and asked != modality:
         message = f"The series is {modality}, and --modality {asked} was asked for."
-        return Refusal(what, "OTHER_MODALITY", message, proper=True)
+        return Refusal(what, Reason.OTHER_MODALITY, message, proper=True)
     return None
 
 
@@ -211,7 +211,7 @@ def refusal_of(what: str, error: ReasonedError) -> Refusal:
 
 
 def _unreadable(path: Path) -> Refusal:
-    return Refusal(str(path), "UNREADABLE", "The DICOM file cannot be parsed.", proper=False)
+    return Refusal(str(path), Reason.UNREADABLE, "The DICOM file cannot be parsed.", proper=False)
 
 
 def _series(uid: str, pieces: Pieces, name: str, neighbours: tuple[Path, ...]) -> SeriesItem:

@@ -1,0 +1,194 @@
+"""The network half of the conformance statement: roles, contexts, statuses, addresses, security."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from pydicom.uid import UID
+
+from config.sections import Peer
+from config.settings import Settings
+from config.tls import TlsSection
+from dicom_node.documents.markdown import document, table
+from dicom_node.network.presentation import (
+    EXPLICIT_LE,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_LE,
+    STORAGE_SOP_CLASSES,
+    accepted_contexts,
+)
+from dicom_node.network.status import Rejection, Status
+from dicom_node.sinks.outcome import Verdict, judge
+
+__all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION_NAME"]
+
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+_VERIFICATION: Final = "1.2.840.10008.1.1"
+
+_STATUSES: Final[Mapping[Status, tuple[str, str]]] = {
+    Status.SUCCESS: ("Success", "stored durably, or a resend of an instance that is stored already"),
+    Status.OUT_OF_RESOURCES: ("Refused: out of resources", "no space, a limit reached, or not durable"),
+    Status.DATA_SET_MISMATCH: ("Error: data set does not match", "it names another SOP class or instance"),
+    Status.REQUIRED_UID: (
+        "Error: data set does not match",
+        "a Study, Series or SOP UID is missing or malformed",
+    ),
+    Status.CANNOT_UNDERSTAND: ("Error: cannot understand", "the data set cannot be parsed"),
+    Status.INTERNAL_ERROR: ("Error: cannot understand", "a fault of the node; the log names the place"),
+    Status.SOP_CLASS_NOT_SUPPORTED: ("Refused: SOP class not supported", "it is not that of the context"),
+    Status.NOT_AUTHORIZED: ("Refused: not authorized", "this AE may not store"),
+}
+_REJECTIONS: Final[Mapping[Rejection, str]] = {
+    Rejection.CALLING_AE_UNKNOWN: "the calling AE title or its address is not on the list, or is malformed",
+    Rejection.CALLED_AE_UNKNOWN: "the called AE title is none of ours",
+    Rejection.TEMPORARY_CONGESTION: "the node stops, is paused, or its disk is full; try again",
+    Rejection.LOCAL_LIMIT: "as many associations as configured are open; try again",
+}
+_ANSWERS: Final[tuple[tuple[str, int], ...]] = (
+    ("0000", 0x0000),
+    ("B000, B006, B007", 0xB000),
+    ("0111 duplicate SOP instance", 0x0111),
+    ("A7xx out of resources", 0xA700),
+    ("0110, 0210, 0213", 0x0110),
+    ("0122, 0124, A9xx, Cxxx, any other", 0xC000),
+)
+_VERDICTS: Final[Mapping[Verdict, str]] = {
+    Verdict.DELIVERED: "delivered; a warning is kept with the instance",
+    Verdict.LATER: "the association is released; the rest of the series is tried again later",
+    Verdict.REFUSED: "this instance is refused for good; an operator may try again",
+}
+
+
+def services() -> str:
+    """The table of network services, SCU and SCP (PS3.2 N.1)."""
+    rows = [("Verification", _VERIFICATION, "Yes", "Yes")]
+    rows += [(UID(uid).name, uid, "Yes" if _is_derived(uid) else "No", "Yes") for uid in STORAGE_SOP_CLASSES]
+    return table(("SOP class", "UID", "SCU (sends)", "SCP (receives)"), rows)
+
+
+def _is_derived(uid: str) -> bool:
+    """Whether derived objects of the class are made: a derived conversion or capture there is not."""
+    return "Legacy" not in UID(uid).name and "Secondary Capture" not in UID(uid).name
+
+
+def association_policies(settings: Settings) -> str:
+    """What holds for every association (PS3.2 N.5)."""
+    node = settings.node
+    rows = [
+        ("Application context name", APPLICATION_CONTEXT),
+        ("Associations accepted at the same time", node.max_associations),
+        ("Associations to one destination at the same time", "as configured per peer, default 1"),
+        ("Maximum PDU length received", f"{node.max_pdu} bytes"),
+        ("Asynchronous operations window", "not negotiated: one operation at a time"),
+        ("SCP/SCU role selection", "not used for storage: requestor SCU, acceptor SCP"),
+        ("SOP Class Extended Negotiation", "accepts none, proposes none"),
+        ("SOP Class Common Extended Negotiation", "accepts none, proposes none"),
+        ("User Identity Negotiation", "accepts none, proposes none"),
+        ("Silence before A-ASSOCIATE is answered", _seconds(node.timeouts.association)),
+        ("Silence within a message", _seconds(node.timeouts.dimse)),
+        ("Silence between messages", _seconds(node.timeouts.network)),
+    ]
+    return document("### 3.1 Association policies", table(("policy", "value"), rows))
+
+
+def storage_scp(settings: Settings) -> str:
+    """What the acceptor takes and how it answers (PS3.2 N.5.2.5, N.7.3.2.6)."""
+    syntaxes = next(c.transfer_syntax_uids for c in accepted_contexts() if c.sop_class_uid != _VERIFICATION)
+    statuses = [(f"{status.value:04X}", *_STATUSES[status]) for status in Status]
+    rejections = [("/".join(map(str, r.value)), _REJECTIONS[r]) for r in Rejection]
+    return document(
+        f"### 3.2 Storage SCP: {', '.join(settings.node.ae_titles)}",
+        "Storage level 2 (full): every attribute of a received instance, private ones included, is kept byte "
+        "for byte. Nothing is coerced. Digital signatures stay valid, since nothing is changed. C-ECHO is "
+        "answered with 0000 to every AE that may associate.",
+        "For each SOP class of chapter 1 the first of these transfer syntaxes that the requestor offers is "
+        "accepted. Lossless compression is taken as it comes, lossy syntaxes last.",
+        table(("transfer syntax, in order of preference", "UID"), [(UID(uid).name, uid) for uid in syntaxes]),
+        "Verification accepts Explicit and Implicit VR Little Endian.",
+        "C-STORE statuses. A status says whether the node holds the instance, never whether its series could be "
+        "enhanced. Warnings are never sent.",
+        table(("status", "meaning", "when"), statuses),
+        "One SOP Instance UID with other contents is answered with 0000 as well: both copies are kept, nothing "
+        "is overwritten, and the series is held for a person.",
+        "Association rejections (result/source/reason).",
+        table(("A-ASSOCIATE-RJ", "when"), rejections),
+        "A presentation context that is not in these tables is refused; a message on a refused context ends "
+        "with A-ABORT.",
+    )
+
+
+def storage_scu(settings: Settings) -> str:
+    """What the requestor proposes and what answers mean to it (PS3.2 N.7.3.2.5)."""
+    delivery = settings.delivery
+    return document(
+        "### 3.3 Storage SCU",
+        f"Derived instances are proposed with {UID(EXPLICIT_LE).name} and {UID(IMPLICIT_LE).name} in one "
+        "presentation context for each SOP class. Pixel data are sent uncompressed; values of source pixels that "
+        "were compressed with loss stay marked so. Instances of one series go over one association.",
+        table(("answer", "consequence"), [(label, _VERDICTS[judge(status)]) for label, status in _ANSWERS]),
+        "A destination that cannot be reached, rejects for the moment or breaks off is tried again: after "
+        f"{_seconds(delivery.backoff_first)}, doubling up to {_seconds(delivery.backoff_longest)}, for "
+        f"{delivery.give_up_after.total_seconds() / 86400:g} days. An instance without an answer counts as not sent.",
+        "Verification SCU: `dicom-node echo` and `dicom-node doctor`.",
+    )
+
+
+def configuration(settings: Settings) -> str:
+    """Addresses and parameters of this installation (PS3.2 N.4)."""
+    node = settings.node
+    local = [
+        ("AE titles", ", ".join(node.ae_titles)),
+        ("Address and port", f"{node.host}:{node.port}" + (" (TLS)" if node.tls else "")),
+        ("Addressing", "TCP/IP, version 4 and 6"),
+        ("Largest PDU accepted", f"{node.max_pdu} bytes"),
+    ]
+    peers = [_peer_row(settings, peer) for peer in settings.peers]
+    remote = (
+        table(("destination", "AE title", "address", "we call as", "largest PDU", "TLS", "enabled"), peers)
+        if peers
+        else "No destination is configured."
+    )
+    return document(table(("parameter", "value"), local), remote)
+
+
+def _peer_row(settings: Settings, peer: Peer) -> tuple[object, ...]:
+    return (
+        peer.name,
+        peer.ae_title,
+        f"{peer.host}:{peer.port}",
+        settings.calling_title(peer),
+        f"{peer.max_pdu} bytes",
+        _tls(peer.tls),
+        "yes" if peer.enabled else "no",
+    )
+
+
+def security(settings: Settings) -> str:
+    """Who may call, and what is encrypted (PS3.15 Annex B)."""
+    node = settings.node
+    callers = [(c.ae_title, c.network or "any") for c in node.accept_from]
+    who = (
+        table(("calling AE title", "from"), callers)
+        if callers
+        else "Every calling AE title may associate; the configuration allows that on the loopback address only."
+    )
+    return document(
+        f"Listening port: {_tls(node.tls)}.",
+        "TLS profiles of PS3.15 that can be configured: BCP 195 and Non-Downgrading BCP 195 (TLS 1.2 and newer).",
+        who,
+        "Logs, metrics, file names and error comments carry no patient data.",
+    )
+
+
+def _tls(section: TlsSection | None) -> str:
+    """The profile in words."""
+    if section is None:
+        return "no TLS"
+    return f"TLS, profile {section.profile}, {'mutual' if section.mutual else 'one-sided'} authentication"
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():g} s"
