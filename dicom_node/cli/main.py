@@ -10,7 +10,7 @@ import typer
 
 from config.errors import ConfigError
 from dicom_node import __version__
-from dicom_node.cli import bench, check, doctor, documents, enhance, records, run, transfer
+from dicom_node.cli import bench, check, doctor, documents, enhance, health, records, run, transfer
 from dicom_node.cli.render import complain
 from dicom_node.errors import NodeError
 from dicom_node.observability.logs import describe_error
@@ -39,6 +39,7 @@ app.command()(transfer.echo)
 app.command()(transfer.send)
 app.command()(check.verify)
 app.command()(doctor.doctor)
+app.command()(health.health)
 app.command()(enhance.enhance)
 app.command()(documents.conformance)
 app.command()(documents.reasons)
