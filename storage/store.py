@@ -12,6 +12,7 @@ from storage.database import Database
 from storage.deliveries import Deliveries
 from storage.index import Index
 from storage.job_queue import JobQueue
+from storage.listing import Listing
 from storage.migrate import current_revision, head_revision, upgrade
 from storage.spool import Spool
 from storage.sweep import SweepReport
@@ -29,6 +30,7 @@ class Store:
     jobs: JobQueue
     deliveries: Deliveries
     trail: Trail
+    listing: Listing
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -75,5 +77,6 @@ def open_store(
         jobs=JobQueue(database, root, now),
         deliveries=Deliveries(database, root, now),
         trail=Trail(database, now),
+        listing=Listing(database, root),
         _database=database,
     )

@@ -22,6 +22,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from storage.prefix import prefix_index
+
 UID_LENGTH = 64  # PS3.5 9.1
 AE_LENGTH = 16  # PS3.5 6.2, VR AE
 # SQLite numbers rows by itself only for a column declared INTEGER.
@@ -84,7 +86,16 @@ class SeriesRow(Base):
     """One received series, known by study and series UID together: senders do reuse series UIDs."""
 
     __tablename__ = "series"
-    __table_args__ = (UniqueConstraint("study_instance_uid", "series_instance_uid"),)
+    __table_args__ = (
+        UniqueConstraint("study_instance_uid", "series_instance_uid"),
+        # What lists ask for; the row's number last, because pages go on from a number.
+        Index("ix_series_state", "state", "id"),
+        Index("ix_series_modality", "modality", "id"),
+        Index("ix_series_last_received_at", "last_received_at"),
+        prefix_index("ix_series_uid_prefix", "series_instance_uid"),
+        prefix_index("ix_series_study_prefix", "study_instance_uid"),
+        prefix_index("ix_series_calling_prefix", "calling_ae"),
+    )
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
@@ -92,7 +103,7 @@ class SeriesRow(Base):
     modality: Mapped[str] = mapped_column(String(16))
     calling_ae: Mapped[str] = mapped_column(String(AE_LENGTH))
     called_ae: Mapped[str] = mapped_column(String(AE_LENGTH))
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16))
     generation: Mapped[int]
     revision: Mapped[int]
     instance_count: Mapped[int]
@@ -144,6 +155,11 @@ class JobRow(Base):
     __table_args__ = (
         Index("ix_jobs_queue", "kind", "state", "not_before"),
         Index("ix_jobs_destination", "destination", "state"),
+        Index("ix_jobs_state", "state", "id"),
+        Index("ix_jobs_kind", "kind", "id"),
+        Index("ix_jobs_created_at", "created_at"),
+        prefix_index("ix_jobs_key_prefix", "key"),
+        prefix_index("ix_jobs_destination_prefix", "destination"),
     )
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
@@ -194,14 +210,19 @@ class DeliveryRow(Base):
     """One derived instance at one destination."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("job_id", "derived_id"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "derived_id"),
+        Index("ix_deliveries_state", "state", "id"),
+        Index("ix_deliveries_destination", "destination", "state", "id"),
+        prefix_index("ix_deliveries_uid_prefix", "sop_instance_uid"),
+    )
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
     derived_id: Mapped[int] = mapped_column(ForeignKey("derived.id"), index=True)
     sop_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
-    destination: Mapped[str] = mapped_column(String(255), index=True)
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    destination: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))
     status: Mapped[int | None]
     comment: Mapped[str] = mapped_column(Text)
     attempts: Mapped[int]
@@ -223,6 +244,7 @@ class EventRow(Base):
     """One line of the trail. No foreign keys: the trail outlives what it tells of."""
 
     __tablename__ = "events"
+    __table_args__ = (prefix_index("ix_events_name", "name"),)
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
     at: Mapped[datetime]

@@ -13,7 +13,7 @@ import pytest
 
 from storage.records import AddResult, JobRecord, NewDeliveryJob, NewDerived, NewInstance, NewJob
 from storage.states import JobKind
-from storage.store import Store, open_store
+from storage.store import Store, open_store, upgrade
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -129,8 +129,42 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
+    """A database file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'node.db'}"
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres) -> str:
+    """The name of a database at the head of the migrations, to be copied."""
+    url = postgres.create()
+    upgrade(url)
+    return url.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def postgres_url(postgres, postgres_template: str) -> Iterator[str]:
+    """A migrated database of its own."""
+    url = postgres.create(postgres_template)
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Every test of the store runs on both databases."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """A database without a table."""
+    if request.param == "sqlite":
+        url: str = request.getfixturevalue("sqlite_url")
+        return url
+    server = request.getfixturevalue("postgres")
+    return str(server.create())
 
 
 @pytest.fixture

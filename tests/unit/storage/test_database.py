@@ -18,6 +18,7 @@ from storage.states import JobKind, JobState
 from storage.store import Store, open_store
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_locked_database_is_unavailable_and_nothing_was_kept(tmp_path, monkeypatch, database_url):
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.2)
     with open_store(database_url, tmp_path / "data") as store:
@@ -33,6 +34,7 @@ def test_a_locked_database_is_unavailable_and_nothing_was_kept(tmp_path, monkeyp
         assert len(store.trail.list()) == 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_thread_does_not_wait_for_ever_for_another(database_url, monkeypatch, store):
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.1)
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
-import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
 from storage.store import current_revision, head_revision, open_store, upgrade
 from storage.tables import Base
 
 
-def test_the_migrations_lead_from_an_empty_database_to_the_tables(database_url):
-    assert current_revision(database_url) is None
+def test_the_migrations_lead_from_an_empty_database_to_the_tables(empty_url):
+    assert current_revision(empty_url) is None
 
-    upgrade(database_url)
+    upgrade(empty_url)
 
-    assert current_revision(database_url) == head_revision()
-    engine = create_engine(database_url)
+    assert current_revision(empty_url) == head_revision()
+    engine = create_engine(empty_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -40,9 +39,10 @@ def test_a_second_upgrade_changes_nothing(database_url, scene):
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path, database_url):
     upgrade(database_url)
-    with sqlite3.connect(tmp_path / "node.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
 
     with pytest.raises(SchemaError, match="9999"):
         open_store(database_url, tmp_path / "data")
@@ -50,6 +50,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path, database_url):
     assert current_revision(database_url) == "9999"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_database_survives_a_power_cut_by_its_settings(tmp_path, store):
     with store._database.writing() as session:
         pragmas = {
@@ -88,11 +89,11 @@ def _first_start(database_url: str, directory: str, barrier, done) -> None:
     done.put(True)
 
 
-def test_processes_may_start_for_the_first_time_at_once(tmp_path, database_url):
+def test_processes_may_start_for_the_first_time_at_once(tmp_path, empty_url):
     spawn = multiprocessing.get_context("fork")
     barrier, done = spawn.Barrier(4), spawn.Queue()
     processes = [
-        spawn.Process(target=_first_start, args=(database_url, str(tmp_path / "data"), barrier, done))
+        spawn.Process(target=_first_start, args=(empty_url, str(tmp_path / "data"), barrier, done))
         for _ in range(4)
     ]
 
@@ -102,5 +103,5 @@ def test_processes_may_start_for_the_first_time_at_once(tmp_path, database_url):
         process.join(60)
 
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
-    with open_store(database_url, tmp_path / "data") as store:
+    with open_store(empty_url, tmp_path / "data") as store:
         assert [event.name for event in store.trail.list()] == ["process.started"] * 4

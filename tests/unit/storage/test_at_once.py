@@ -1,83 +1,13 @@
-"""The same store on PostgreSQL: a server of its own is started where the programs and the driver are there."""
+"""Several at once, on both databases: whoever comes second finds what the first did."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from uuid import uuid4
-
-import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from collections.abc import Callable
 
 from storage.errors import LostClaimError
 from storage.records import NewDeliveryJob
 from storage.states import JobState, SeriesState
-from storage.tables import Base
-
-psycopg = pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")
-
-
-def _unprivileged() -> str | None:
-    """Whom to run the server as: it refuses to run as root."""
-    if os.getuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("postgres").pw_name
-    except KeyError:
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-
-
-def _program(name: str) -> str:
-    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    found = shutil.which(name) or (str(installed[-1]) if installed else None)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a running server, without a database name."""
-    initdb, pg_ctl, user, port = _program("initdb"), _program("pg_ctl"), _unprivileged(), _free_port()
-    home = Path(tempfile.mkdtemp(prefix="store-pg-"))
-    if user:
-        shutil.chown(home, user)
-
-    def run(*command: str) -> None:
-        subprocess.run(
-            command, user=user, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
-        )
-
-    data = str(home / "data")
-    run(initdb, "-D", data, "-A", "trust", "-U", "node", "-E", "UTF8", "--locale", "C")
-    run(pg_ctl, "-D", data, "-o", f"-p {port} -k {home} -h 127.0.0.1", "-l", str(home / "log"), "-w", "start")
-    yield f"node@127.0.0.1:{port}"
-    run(pg_ctl, "-D", data, "-m", "immediate", "stop")
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture
-def database_url(server: str) -> Iterator[str]:
-    """A database of its own for each test; the fixture `store` opens it."""
-    name = f"t{uuid4().hex}"
-    with psycopg.connect(f"postgresql://{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"postgresql+psycopg://{server}/{name}"
 
 
 def _at_once(works: list[Callable[[], object]]) -> list[object]:
@@ -97,14 +27,6 @@ def _at_once(works: list[Callable[[], object]]) -> list[object]:
     for thread in threads:
         thread.join()
     return results
-
-
-def test_the_migrations_lead_to_the_tables_here_too(store, database_url):
-    engine = create_engine(database_url)
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
-    engine.dispose()
 
 
 def test_equal_sends_at_once_store_one_row(scene):
