@@ -3,103 +3,86 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from engine.bundle import BUNDLES, DEFAULT_MODEL, load_bundle
-from engine.device import choose_device
-from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
-from engine.enhancer import EnhanceOptions
-from engine.errors import EngineError, EngineInputError
-from engine.evaluation import probes
-from engine.evaluation.cases import DEFAULT_LEVELS, NoisyCase, load_scan, noisy_cases, parse_levels
-from engine.evaluation.compare import as_denoiser, compare, steps_table
-from engine.evaluation.peers import choose_peers
-from engine.evaluation.report import write_report
+from engine.bundle import BUNDLES, DEFAULT_MODEL
+from engine.errors import EngineError
+from engine.evaluation.cases import DEFAULT_LEVELS
+from engine.evaluation.peers import DEFAULT_PEERS
+from engine.evaluation.protocol import Plan, parse_crop, run
 
-_PLANS: tuple[dict[str, str | int], ...] = (
-    {"mode": "mean", "steps": 1},
-    {"mode": "refine", "steps": 2},
-    {"mode": "refine", "steps": 4},
-    {"mode": "refine", "steps": 10},
-    {"mode": "sample", "steps": 50, "repeats": 1},
-    {"mode": "sample", "steps": 50, "repeats": 4},
-)
+_QUICK = {"noise": "ct30c,ct30w,mr7", "peers": "bm4d,bm4d-psd,bm4d-rician", "crop": "16,96,96", "crops": 3}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate; return 0, or 2 with one clear line when the input is invalid."""
-    parser = argparse.ArgumentParser(prog="python -m engine.evaluation", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of exported .npz or NIfTI scans")
-    parser.add_argument("--match", action="append", help="glob below the folder; repeatable")
-    parser.add_argument("--noise", default=DEFAULT_LEVELS, help="e.g. ct30c,ct30w,mr7")
-    parser.add_argument("--peers", default="gaussian,nlm,tv,bm4d", help="empty for none")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundle id, or a bundle folder")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--strength", type=float, default=1.0)
-    parser.add_argument("--crop", default="", help="slices,rows,columns cut from the centre")
-    parser.add_argument("--steps-table", action="store_true", help="add PSNR against sampling steps")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    chosen = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = _parser().parse_args(given)
     try:
-        _evaluate(chosen)
+        run(_plan(chosen, "python -m engine.evaluation " + shlex.join(given)), _tell)
     except (EngineError, OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
 
 
-def _evaluate(chosen: argparse.Namespace) -> None:
-    """Run everything that was asked for and write the report."""
-    peers, levels = choose_peers(chosen.peers), parse_levels(chosen.noise)
-    enhancer = load_enhancer(chosen.model, chosen.device)
-    options = EnhanceOptions(strength=chosen.strength)
-    cases = _cases(chosen.data, chosen.match or ["*.npz", "*.nii*"], chosen.crop, levels)
-    scores, pictures = compare(cases, enhancer, options, peers, _tell)
-    denoise = as_denoiser(enhancer, options)
-    extras: dict[str, Any] = {}
-    ct_levels = [level for level in levels if level.is_ct]
-    if ct_levels:
-        level = ct_levels[min(1, len(ct_levels) - 1)]
-        phantom = probes.soft_tissue_phantom()
-        extras["lesion contrast recovery"] = [
-            asdict(r) for r in probes.lesion_recovery(denoise, level, phantom)
-        ]
-        extras["probes"] = [
-            {"probe": "f50 ratio at 200 HU", "value": probes.edge_sharpness(denoise, level)},
-            {"probe": "false structure share", "value": probes.false_structure(denoise, level)},
-            {"probe": "near-clean change, sigma", "value": probes.near_clean_change(denoise)},
-        ]
-    if chosen.steps_table:
-        first = next(iter(_cases(chosen.data, chosen.match or ["*.npz"], chosen.crop, levels)))
-        extras["PSNR against steps"] = steps_table(first, enhancer, _PLANS)
-    identity = enhancer.identity
-    write_report(chosen.output, scores, pictures, extras, f"{identity.name} {identity.version} evaluation")
+def _parser() -> argparse.ArgumentParser:
+    """Every option. Those that --quick changes have no default of their own."""
+    parser = argparse.ArgumentParser(prog="python -m engine.evaluation", description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of exported .npz or NIfTI scans")
+    add("--match", action="append", help="glob below the folder; repeatable")
+    add(
+        "--kept-only", action="store_true", help="only the scans that the model's manifest names as kept back"
+    )
+    add("--noise", help=f"e.g. ct30c,ct30w,mr7; {DEFAULT_LEVELS} if absent")
+    add("--peers", help=f"empty for none; {DEFAULT_PEERS} if absent")
+    add("--crop", help="slices,rows,columns of a crop, or whole; 16,128,128 if absent")
+    add("--crops", type=int, help="crops of every scan, far apart; 4 if absent")
+    add("--draws", type=int, default=1, help="noise realisations of every crop")
+    add("--cache", type=Path, help="folder where results of peers are kept between runs")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", default=DEFAULT_MODEL, help="id of a shipped bundle")
+    which.add_argument("--bundle", type=Path, help="folder of a bundle that is not shipped")
+    add("--device", default="auto")
+    add("--strength", type=float, default=1.0)
+    add("--mode", default="mean", help="mean, refine or sample")
+    add("--quick", action="store_true", help="three levels, small crops, BM4D alone, no probes: minutes")
+    add("-o", "--output", type=Path, required=True)
+    return parser
 
 
-def load_enhancer(model: str, device: str) -> DiffusionEnhancer:
-    """Return the enhancer of a bundle named by id or folder."""
-    folder = Path(model) if Path(model).is_dir() else BUNDLES / model
-    return DiffusionEnhancer(load_bundle(folder), choose_device(device))
+def _plan(chosen: argparse.Namespace, command: str) -> Plan:
+    """The options as a plan, completed with the defaults of the whole or the quick protocol."""
+    defaults = {"noise": DEFAULT_LEVELS, "peers": DEFAULT_PEERS, "crop": "16,128,128", "crops": 4}
+    if chosen.quick:
+        defaults |= _QUICK
 
+    def value(name: str) -> str:
+        given = getattr(chosen, name)
+        return str(defaults[name] if given is None else given)
 
-def _cases(folder: Path, patterns: list[str], crop: str, levels: list[Any]) -> list[NoisyCase]:
-    """Build all cases. Raises `EngineInputError` when nothing matches."""
-    paths = sorted({p for m in patterns for p in folder.glob(m) if p.suffix != ".json"})
-    if not paths:
-        raise EngineInputError("no scan matches in the data folder")
-    size = tuple(int(v) for v in crop.split(",")) if crop else None
-    if size is not None and len(size) != 3:
-        raise EngineInputError("--crop takes slices,rows,columns")
-    window = None if size is None else (size[0], size[1], size[2])
-    return [
-        case
-        for path in paths
-        for case in noisy_cases(path.name.split(".")[0], load_scan(path, window), levels)
-    ]
+    return Plan(
+        data=chosen.data,
+        output=chosen.output,
+        bundle=chosen.bundle or BUNDLES / chosen.model,
+        match=tuple(chosen.match or ()),
+        kept_only=chosen.kept_only,
+        noise=value("noise"),
+        peers=value("peers"),
+        crop=parse_crop(value("crop")),
+        crops=int(value("crops")),
+        draws=chosen.draws,
+        cache=chosen.cache,
+        device=chosen.device,
+        strength=chosen.strength,
+        mode=chosen.mode,
+        probes=not chosen.quick,
+        command=command,
+    )
 
 
 def _tell(line: str) -> None:
