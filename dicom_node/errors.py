@@ -89,6 +89,7 @@ class Reason(StrEnum):
     TIME_LIMIT = "TIME_LIMIT", "The enhancement took longer than its time limit."
     NO_SPACE = "NO_SPACE", "There is too little space in the storage directory."
     SUPERSEDED = "SUPERSEDED", "New instances arrived for the series; a newer job replaces this one."
+    NODE_STOPPING = "NODE_STOPPING", "The node was stopped; the job goes on when it starts again."
     CANCELED_BY_OPERATOR = "CANCELED_BY_OPERATOR", "An operator canceled the job."
     INTERNAL_ERROR = "INTERNAL_ERROR", "The node made a mistake; the log names the place."
     # --- delivery

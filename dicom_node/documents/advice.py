@@ -76,6 +76,7 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
     Reason.TIME_LIMIT: (Group.JOB, "Raise `enhancement.time_limit`, or take the enhancer `classical`."),
     Reason.NO_SPACE: (Group.JOB, "Make space on the file system of the storage directory."),
     Reason.SUPERSEDED: (Group.JOB, "Nothing: the newer job takes the place."),
+    Reason.NODE_STOPPING: (Group.JOB, _NOTHING),
     Reason.CANCELED_BY_OPERATOR: (Group.JOB, "`jobs resubmit ID` starts it again."),
     Reason.INTERNAL_ERROR: (Group.JOB, "Report the lines of the log; they hold no patient data."),
     Reason.PEER_UNREACHABLE: (Group.DELIVERY, "`dicom-node echo PEER`; check host, port and firewall."),

@@ -136,7 +136,9 @@ class DeliverySender:
             self._settle(job, tally, seconds=time.monotonic() - begin)
         except DeliveryHaltedError:
             # Ends as CANCELED where an operator asked for that meanwhile.
-            self._store.jobs.give_back(job, reason="NODE_STOPPING", message="The node was stopped.")
+            self._store.jobs.give_back(
+                job, reason=Reason.NODE_STOPPING, message=Reason.NODE_STOPPING.sentence
+            )
         except PeerError as exc:
             self._peer_trouble(job, destination, exc)
         except DeliveryFailedError as exc:

@@ -18,6 +18,7 @@ import structlog
 
 from config.settings import Settings
 from dicom_node import __version__
+from dicom_node.errors import Reason
 from dicom_node.observability import events
 from dicom_node.pipeline.executor import AttemptCanceledError, AttemptFailedError, EnhancementProcess
 from dicom_node.pipeline.retry import RetryPolicy, decide
@@ -143,7 +144,9 @@ class EnhanceWorker:
         """An operator or a newer generation canceled the job, or this worker is going down."""
         try:
             if self._stopping.is_set():
-                self._store.jobs.give_back(job, reason="NODE_STOPPING", message="The node was stopped.")
+                self._store.jobs.give_back(
+                    job, reason=Reason.NODE_STOPPING, message=Reason.NODE_STOPPING.sentence
+                )
             else:
                 self._store.jobs.mark_canceled(job)
                 log.info(events.JOB_CANCELED)

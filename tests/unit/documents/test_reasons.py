@@ -13,6 +13,7 @@ from dicom_node.documents.advice import ADVICE, ENGINE_DETAILS, Group
 from dicom_node.documents.reasons import Retry, reason_rows, reasons_markdown
 from dicom_node.errors import Reason
 from dicom_node.pipeline.retry import PERMANENT
+from storage.job_rows import ABANDONED, CANCELED_BY_OPERATOR, SUPERSEDED
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
@@ -48,13 +49,17 @@ def test_only_members_of_the_table_are_ever_raised() -> None:
     strange = [
         f"{path.relative_to(ROOT)}:{call.lineno}"
         for path, call in calls("dicom_node")
-        for argument in call.args[:2]
-        if name_of(call).endswith(("Error", "Refusal"))
+        for argument in (*call.args[:2], *(word.value for word in call.keywords if word.arg == "reason"))
+        if (name_of(call).endswith(("Error", "Refusal")) or argument not in call.args)
         and isinstance(argument, ast.Constant)
         and isinstance(argument.value, str)
         and CODE.fullmatch(argument.value)
     ]
     assert strange == []
+
+
+def test_the_codes_that_storage_sets_itself_are_in_the_table() -> None:
+    assert {ABANDONED, CANCELED_BY_OPERATOR, SUPERSEDED} <= set(Reason)
 
 
 def test_every_code_of_the_engine_is_explained() -> None:
