@@ -108,13 +108,15 @@ def accepted_contexts() -> tuple[ProposedContext, ...]:
 def proposed_contexts(instances: Iterable[tuple[str, str]]) -> tuple[ProposedContext, ...]:
     """Contexts a requestor needs for (SOP class, stored transfer syntax) pairs, in order of appearance.
 
-    Explicit VR LE shares one context with Implicit VR LE, the only conversion there is; what is stored
-    in any other syntax is offered in that syntax alone. Raises `ValueError` beyond 128 contexts.
+    Every object is offered in the syntax it is stored in, in a context of its own, so that a peer that has
+    it takes it as it is. Explicit VR LE is offered as Implicit VR LE too, the only conversion there is.
+    Raises `ValueError` beyond 128 contexts.
     """
     contexts: dict[ProposedContext, None] = {}
     for sop_class, syntax in instances:
-        offered = (EXPLICIT_LE, IMPLICIT_LE) if syntax == EXPLICIT_LE else (syntax,)
-        contexts[ProposedContext(sop_class, offered)] = None
+        contexts[ProposedContext(sop_class, (syntax,))] = None
+        if syntax == EXPLICIT_LE:
+            contexts[ProposedContext(sop_class, (IMPLICIT_LE,))] = None
     if len(contexts) > MAX_CONTEXTS:
         raise ValueError(f"{len(contexts)} presentation contexts needed, {MAX_CONTEXTS} are possible")
     return tuple(contexts)
