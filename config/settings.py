@@ -13,6 +13,7 @@ from config.file_faults import find_exposed_password, find_file_faults
 from config.key_paths import KeyPath, key_path_text, line_of
 from config.problems import in_file_order, list_problems
 from config.quantities import WRITTEN
+from config.receiving import ReceivingSection
 from config.sections import (
     CompletionSection,
     DeliverySection,
@@ -41,6 +42,7 @@ class Settings(Section):
     enhancement: EnhancementSection = EnhancementSection()
     derivation: DerivationSection = DerivationSection()
     delivery: DeliverySection = DeliverySection()
+    receiving: ReceivingSection = ReceivingSection()
     logging: LoggingSection = LoggingSection()
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dicom_node.intake.admission import identify
 from dicom_node.intake.part10 import part10_header
-from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance
+from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance, buffered
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.status import Ending, Rejection
 
@@ -35,7 +35,7 @@ class Archive:
         self._series: dict[str, set[str]] = {}
         settings = ScpSettings(ae_titles=(ae_title,), host="127.0.0.1", port=port)
         # contents: SHA-256 of every data set that arrived under a SOP Instance UID; one UID, one digest.
-        self._scp = StorageScp(settings, self._receive, _AnyCaller())
+        self._scp = StorageScp(settings, buffered(self._receive), _AnyCaller())
 
     def __enter__(self) -> Archive:
         self._scp.start()

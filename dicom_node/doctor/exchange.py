@@ -27,7 +27,7 @@ from dicom_node.errors import (
 )
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
 from dicom_node.intake.admission import Admission
-from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance
+from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance, buffered
 from dicom_node.network.retrieve import DESTINATION_UNKNOWN, MoveResult, move_series
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.scu import Outgoing, outgoing, send
@@ -185,7 +185,7 @@ def _untested(area: Area, seen: str) -> Finding:
 def _listening(settings: Settings) -> Iterator[Watcher | None]:
     """A listener on our port for the time of the check; None when the node itself is listening."""
     watcher = Watcher(Admission(settings.node.accept_from))
-    scp = StorageScp(ScpSettings.of(settings.node), watcher.receive, watcher)
+    scp = StorageScp(ScpSettings.of(settings.node), buffered(watcher.receive), watcher)
     try:
         scp.start()
     except CannotListenError:

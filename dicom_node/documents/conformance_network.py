@@ -40,12 +40,20 @@ _STATUSES: Final[Mapping[Status, tuple[str, str]]] = {
     Status.INTERNAL_ERROR: ("Error: cannot understand", "a fault of the node; the log names the place"),
     Status.SOP_CLASS_NOT_SUPPORTED: ("Refused: SOP class not supported", "it is not that of the context"),
     Status.NOT_AUTHORIZED: ("Refused: not authorized", "this AE may not store"),
+    Status.PROCESSING_FAILURE: ("Failed: processing failure", "the command lacks a UID or is out of order"),
+    Status.INVALID_INSTANCE: (
+        "Failed: invalid SOP instance",
+        "the SOP Instance UID of the command is malformed",
+    ),
+    Status.UNRECOGNIZED_OPERATION: ("Failed: unrecognized operation", "neither C-STORE nor C-ECHO"),
 }
 _REJECTIONS: Final[Mapping[Rejection, str]] = {
     Rejection.CALLING_AE_UNKNOWN: "the calling AE title or its address is not on the list, or is malformed",
     Rejection.CALLED_AE_UNKNOWN: "the called AE title is none of ours",
+    Rejection.APPLICATION_CONTEXT: "the application context is not that of DICOM",
+    Rejection.VERSION_NOT_SUPPORTED: "the protocol version is not 1",
     Rejection.TEMPORARY_CONGESTION: "the node stops, is paused, or its disk is full; try again",
-    Rejection.LOCAL_LIMIT: "as many associations as configured are open; try again",
+    Rejection.LOCAL_LIMIT: "a configured limit (in all, of the AE, from the address) is reached; try again",
 }
 _ANSWERS: Final[tuple[tuple[str, int], ...]] = (
     ("0000", 0x0000),
@@ -87,7 +95,7 @@ def association_policies(settings: Settings) -> str:
         ("SOP Class Extended Negotiation", "accepts none, proposes none"),
         ("SOP Class Common Extended Negotiation", "accepts none, proposes none"),
         ("User Identity Negotiation", "accepts none, proposes none"),
-        ("Silence before A-ASSOCIATE is answered", _seconds(node.timeouts.association)),
+        ("Time for A-ASSOCIATE-RQ after the connection", _seconds(settings.receiving.first_pdu)),
         ("Silence within a message", _seconds(node.timeouts.dimse)),
         ("Silence between messages", _seconds(node.timeouts.network)),
     ]

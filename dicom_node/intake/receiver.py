@@ -17,7 +17,7 @@ from dicom_node.errors import Reason, RefusedInstanceError
 from dicom_node.intake.admission import Admission, Identity, identify
 from dicom_node.intake.associations import AssociationLedger
 from dicom_node.intake.part10 import part10_header
-from dicom_node.network.received import ReceivedInstance
+from dicom_node.network.received import ReceivedInstance, buffered
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.services import ScpService
 from dicom_node.network.status import STORED, Status, StoreResponse
@@ -107,7 +107,12 @@ def build_scp(
         run_id=run_id,
         has_room=lambda: store.spool.usage().used_percent < hard_percent,
     )
-    return StorageScp(ScpSettings.of(settings.node), Receiver(store).receive, ledger, services=services)
+    return StorageScp(
+        ScpSettings.of(settings.node, settings.receiving),
+        buffered(Receiver(store).receive),
+        ledger,
+        services=services,
+    )
 
 
 def _new_instance(received: ReceivedInstance, identity: Identity, staged: Staged, path: Path) -> NewInstance:

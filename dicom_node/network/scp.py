@@ -1,124 +1,102 @@
 """The Storage and Verification SCP: negotiation here, what happens to an instance is given.
 
-`StorageScp` gets two things: a receive function, which answers only when the instance is durable, and a
+`StorageScp` gets two things: where each data set goes, which answers only when the instance is durable, and a
 listener, which decides who may call and records associations. It knows neither files nor tables.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import structlog
-from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, build_context
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.events import Event
-from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from config.sections import NodeSection
-from config.tls import ListenerTls
 from dicom_node.errors import CannotListenError
+from dicom_node.network.conversation import AcceptedContext, Conversation
+from dicom_node.network.gate import Gate, Ticket
+from dicom_node.network.limits import ScpSettings
 from dicom_node.network.presentation import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     accepted_contexts,
 )
+from dicom_node.network.provider import serve_with_library
 from dicom_node.network.pynetdicom_switches import configure_library
 from dicom_node.network.received import (
     AssociationInfo,
     AssociationListener,
     AssociationRequest,
+    Begin,
     IntakeClosedError,
-    ReceivedInstance,
 )
+from dicom_node.network.server import AssociationServer, reject, send_abort
 from dicom_node.network.services import ScpService
-from dicom_node.network.status import Ending, Rejection, Status, StoreResponse
+from dicom_node.network.status import Ending, Rejection
 from dicom_node.network.tls import RenewedContext, TlsAssociationServer
-from dicom_node.network.transport import AssociationServer, SocketGuard
+from dicom_node.network.wire import (
+    PeerGoneError,
+    ProtocolViolationError,
+    TooSlowError,
+    Wire,
+    cut,
+)
+from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
+
+__all__ = ["ScpSettings", "StorageScp"]
 
 log = structlog.get_logger(__name__)
 
-Receive = Callable[[ReceivedInstance], StoreResponse | int]
-"""Answers one instance; a bare status stands for a response without details."""
-
-# The library's own limit counts connections that have not asked for anything yet; ours counts associations.
+# Ours counts associations, also those of other processes; the library's counts its own threads.
 _NO_LIBRARY_LIMIT = 100_000
 _ABORT_S = 5.0  # an abort is one small PDU; whoever does not take it by then is cut off
-
-
-@dataclass(frozen=True)
-class ScpSettings:
-    """What the acceptor needs to know; times in seconds, `max_pdu` in bytes, port 0 takes a free one.
-
-    With `tls` the port speaks TLS and nothing else.
-    """
-
-    ae_titles: tuple[str, ...]
-    host: str
-    port: int
-    max_pdu: int = 131072
-    max_associations: int = 50
-    association_timeout_s: float = 30.0
-    dimse_timeout_s: float = 60.0
-    network_timeout_s: float = 60.0
-    pdu_deadline_s: float = 30.0
-    tls: ListenerTls | None = None
-    tls_handshake_s: float = 10.0
-
-    @classmethod
-    def of(cls, node: NodeSection) -> ScpSettings:
-        """The settings of the node's own AE."""
-        return cls(
-            ae_titles=node.ae_titles,
-            host=node.host,
-            port=node.port,
-            max_pdu=node.max_pdu,
-            max_associations=node.max_associations,
-            association_timeout_s=node.timeouts.association.total_seconds(),
-            dimse_timeout_s=node.timeouts.dimse.total_seconds(),
-            network_timeout_s=node.timeouts.network.total_seconds(),
-            tls=node.tls,
-        )
+_ABORT_BY_USER = b"\x07\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 
 
 @dataclass
 class _Open:
-    """An association that holds a slot; `info` is None until its row exists."""
+    """An association that holds a slot; `info` is None until its row exists. `cut`: we end it ourselves."""
 
     request: AssociationRequest
+    ticket: Ticket
     info: AssociationInfo | None = None
-    ending: Ending = Ending.LOST
+    cut: bool = False
 
 
 class StorageScp:
-    """Accepts associations, answers C-ECHO, and hands every C-STORE request to `receive`.
+    """Accepts associations, answers C-ECHO, and hands every C-STORE request to `begin`.
 
-    Guarantees: `receive` runs only for associations that the listener admitted and recorded; each one
-    is reported closed exactly once, after its last request was answered; an exception in `receive`
-    becomes status C001. `receive` and the listener are called from one thread per association.
+    Guarantees: `begin` runs only for associations that the listener admitted and recorded; each one is
+    reported closed exactly once, after its last request was answered; an exception becomes status C001.
+    `begin`, what it returns, and the listener are called from one thread per association.
     """
 
     def __init__(
         self,
         settings: ScpSettings,
-        receive: Receive,
+        begin: Begin,
         associations: AssociationListener,
         *,
         services: Sequence[ScpService] = (),
+        gate: Gate | None = None,
     ) -> None:
         """Bind nothing yet; `services` are offered beside storage and verification."""
         self._settings = settings
         self._services = tuple(services)
-        self._receive = receive
+        self._begin = begin
         self._associations = associations
-        self._open: dict[Association, _Open] = {}
+        self._gate = gate or Gate(settings)
+        self._ours = frozenset(context.sop_class_uid for context in accepted_contexts())
+        self._open: dict[int, _Open] = {}
         self._changed = threading.Condition()
         self._stopping = False
         self._server: AssociationServer | None = None
@@ -139,40 +117,34 @@ class StorageScp:
 
     def start(self) -> None:
         """Bind and listen. Raises `CannotListenError` when the address cannot be had."""
-        configure_library()
         settings = self._settings
         try:
-            self._server = self._make_server()
+            server = self.prepare(listen=True)
         except OSError as exc:
             cause = exc.strerror or type(exc).__name__
             raise CannotListenError(settings.host, settings.port, cause) from exc
         threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="scp-accept", daemon=True
+            target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="scp-accept", daemon=True
         ).start()
 
-    def _make_server(self) -> AssociationServer:
-        """Bind the listening socket; connections queue until the accept thread runs."""
+    def prepare(self, *, listen: bool) -> AssociationServer:
+        """Make the server; with `listen` bound, else for connections that are handed to its `take`."""
+        configure_library()
         settings = self._settings
         kind: dict[str, Any] = {"server_class": AssociationServer}
         if settings.tls is not None:
-            kind = {
-                "server_class": TlsAssociationServer,
-                "tls": RenewedContext(settings.tls),
-                "handshake_s": settings.tls_handshake_s,
-            }
+            kind = {"server_class": TlsAssociationServer, "tls": RenewedContext(settings.tls)}
         server: AssociationServer = self._entity().make_server(
             (settings.host, settings.port),
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._on_requested),
-                (evt.EVT_ACSE_RECV, self._on_acse_received),
-                (evt.EVT_RELEASED, self._on_released),
-                (evt.EVT_C_STORE, self._on_store),
-                *(handler for service in self._services for handler in service.handlers),
-            ],
+            evt_handlers=[handler for service in self._services for handler in service.handlers],
             **kind,
-            guard=SocketGuard(settings.pdu_deadline_s, settings.max_pdu),
-            finished=self._on_finished,
+            settings=settings,
+            gate=self._gate,
+            serve=self._serve,
+            turned_away=self._note_rejection,
+            listen=listen,
         )
+        self._server = server
         return server
 
     def stop(self, drain: timedelta = timedelta(0)) -> None:
@@ -181,10 +153,10 @@ class StorageScp:
             return
         self._stopping = True
         self._server.shutdown()
+        self._gate.cut_waiting()
         if not self._wait_until_idle(drain.total_seconds()):
             self._abort_all()
             self._wait_until_idle(_ABORT_S)
-        self._server.cut()
         self._server = None
 
     def _entity(self) -> Any:
@@ -195,9 +167,6 @@ class StorageScp:
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = settings.max_pdu
         entity.maximum_associations = _NO_LIBRARY_LIMIT
-        entity.acse_timeout = settings.association_timeout_s
-        entity.dimse_timeout = settings.dimse_timeout_s
-        entity.network_timeout = settings.network_timeout_s
         entity.supported_contexts = [
             build_context(context.sop_class_uid, list(context.transfer_syntax_uids))
             for context in accepted_contexts()
@@ -206,146 +175,144 @@ class StorageScp:
 
     # --- associations
 
-    def _on_requested(self, event: Event) -> None:
-        """Admit or reject before the library negotiates; nothing is accepted without its record."""
-        primitive = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
-        request = AssociationRequest(
-            calling_ae=primitive.calling_ae_title.strip(),
-            called_ae=primitive.called_ae_title.strip(),
-            peer_host=event.assoc.requestor.address,
-        )
-        rejection = self._admit(event.assoc, request)
-        if rejection is None:
+    def _serve(self, assoc: Association, wire: Wire, ticket: Ticket) -> None:
+        """Admit or reject; then negotiate and converse to the end. Nothing is accepted without its record."""
+        request = _request_of(assoc)
+        slot = _Open(request, ticket)
+        rejection = self._admit(slot)
+        if rejection is not None:
+            try:
+                reject(wire, rejection)
+            finally:
+                self._note_rejection(request, rejection)
             return
-        event.assoc.acse.send_reject(*rejection.value)
-        event.assoc.is_rejected = True
-        event.assoc.kill()
+        ending = Ending.LOST
+        try:
+            assoc.acse.negotiate_association()
+            ending = self._converse(assoc, wire, slot)
+        finally:
+            self._finish(slot, ending)
+
+    def _note_rejection(self, request: AssociationRequest, rejection: Rejection) -> None:
+        """Tell the listener; the peer has its answer already."""
         try:
             self._associations.rejected(request, rejection)
-        except Exception as exc:  # the peer has its answer; only the note is missing
+        except Exception as exc:  # edge: only the note is missing
             log.error("association.rejected", rejection=rejection.name, **describe_error(exc))
 
-    def _admit(self, assoc: Association, request: AssociationRequest) -> Rejection | None:
+    def _admit(self, slot: _Open) -> Rejection | None:
         """Take a slot and record the association, or say why not."""
+        request = slot.request
         if request.called_ae not in self._settings.ae_titles:
             return Rejection.CALLED_AE_UNKNOWN
-        slot = _Open(request)
         try:
             if not self._associations.admits(request):
                 return Rejection.CALLING_AE_UNKNOWN
-            if not self._take_slot(assoc, slot):
-                return Rejection.LOCAL_LIMIT
+            rejection = self._take_slot(slot)
+            if rejection is not None:
+                return rejection
             number = self._associations.opened(request)
         except IntakeClosedError:
-            self._give_slot_back(assoc)
+            self._give_slot_back(slot)
             return Rejection.TEMPORARY_CONGESTION
         except Exception as exc:  # edge: without a record there is no association
-            self._give_slot_back(assoc)
+            self._give_slot_back(slot)
             log.error("association.rejected", calling_ae=request.calling_ae, **describe_error(exc))
             return Rejection.TEMPORARY_CONGESTION
         slot.info = AssociationInfo(number, request.calling_ae, request.called_ae, request.peer_host)
         return None
 
-    def _take_slot(self, assoc: Association, slot: _Open) -> bool:
+    def _take_slot(self, slot: _Open) -> Rejection | None:
         """Count this association, if there is room for it."""
-        with self._changed:
-            if self._stopping or len(self._open) >= self._settings.max_associations:
-                return False
-            self._open[assoc] = slot
-            return True
+        rejection = self._gate.associate(slot.ticket, slot.request.calling_ae)
+        if rejection is None:
+            with self._changed:
+                if self._stopping:
+                    return Rejection.LOCAL_LIMIT
+                self._open[slot.ticket.number] = slot
+        return rejection
 
-    def _give_slot_back(self, assoc: Association) -> _Open | None:
+    def _give_slot_back(self, slot: _Open) -> None:
         """Forget an association and wake whoever waits for the last one."""
+        self._gate.leave(slot.ticket)
         with self._changed:
-            slot = self._open.pop(assoc, None)
+            self._open.pop(slot.ticket.number, None)
             self._changed.notify_all()
-            return slot
 
-    def _on_acse_received(self, event: Event) -> None:
-        """Tell an abort by the peer from a connection that just went away."""
-        if isinstance(getattr(event, "primitive", None), A_ABORT):
-            self._mark(event.assoc, Ending.ABORTED)
-
-    def _on_released(self, event: Event) -> None:
-        """The peer said goodbye as it should."""
-        self._mark(event.assoc, Ending.RELEASED)
-
-    def _mark(self, assoc: Association, ending: Ending) -> None:
-        """Remember how the association ends; its threads may still be running."""
-        with self._changed:
-            if assoc in self._open:
-                self._open[assoc].ending = ending
-
-    def _on_finished(self, assoc: Association) -> None:
-        """Record the end; called once per connection, after the association's threads are gone."""
-        with self._changed:
-            slot = self._open.get(assoc)
-        try:
-            if slot is not None and slot.info is not None:
-                self._associations.closed(slot.info, slot.ending)
-        except Exception as exc:  # edge: a restart closes the row as lost
-            log.error("association.closed", ending=slot.ending.value if slot else None, **describe_error(exc))
-        finally:
-            self._give_slot_back(assoc)
-
-    # --- requests
-
-    def _on_store(self, event: Event) -> Dataset:
-        """Answer one C-STORE request; whatever goes wrong, the peer gets a status and no text of ours."""
-        with self._changed:
-            slot = self._open.get(event.assoc)
-        if slot is None or slot.info is None:
-            return _encode(StoreResponse(Status.NOT_AUTHORIZED))
-        try:
-            return _encode(self._store(event, slot.info))
-        except Exception as exc:  # edge: the DIMSE handler
-            log.error("instance.refused", association=slot.info.id, status="C001", **describe_error(exc))
-            return _encode(StoreResponse(Status.INTERNAL_ERROR, comment="INTERNAL_ERROR"))
-
-    def _store(self, event: Event, association: AssociationInfo) -> StoreResponse | int:
-        """Check what only the association knows, then hand the instance on."""
-        request, context = cast(C_STORE, event.request), event.context
-        if request.AffectedSOPClassUID != context.abstract_syntax:
-            log.warning("instance.refused", association=association.id, status="0122")
-            return StoreResponse(Status.SOP_CLASS_NOT_SUPPORTED)
-        if request.DataSet is None:
-            log.warning("instance.refused", association=association.id, status="C000")
-            return StoreResponse(Status.CANNOT_UNDERSTAND, comment="CANNOT_UNDERSTAND")
-        received = ReceivedInstance(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(context.transfer_syntax),
-            data=request.DataSet.getbuffer(),
-            association=association,
+    def _converse(self, assoc: Association, wire: Wire, slot: _Open) -> Ending:
+        """Serve the association; how it ended."""
+        assert slot.info is not None  # noqa: S101 (`_admit` has just set it)
+        conversation = Conversation(
+            wire,
+            self._settings,
+            contexts=_accepted(assoc, self._ours),
+            association=slot.info,
+            peer_max_pdu=assoc.requestor.maximum_length or 0,
+            begin=self._begin,
+            library=partial(serve_with_library, assoc),
         )
-        return self._receive(received)
+        try:
+            return conversation.run()
+        except ProtocolViolationError as exc:
+            log.warning(events.ASSOCIATION_CUT, association=slot.info.id, cause=exc.what)
+            send_abort(wire, exc)
+        except TooSlowError as exc:
+            log.warning(events.ASSOCIATION_CUT, association=slot.info.id, cause=exc.what)
+            self._abort(wire)
+        except PeerGoneError:
+            if not slot.cut:
+                return Ending.LOST
+            self._abort(wire)
+        return Ending.ABORTED
+
+    def _abort(self, wire: Wire) -> None:
+        """A-ABORT by the user, to a peer that may not be listening any more."""
+        with suppress(PeerGoneError, TooSlowError):
+            wire.send(_ABORT_BY_USER)
+            wire.linger(0.2)
+
+    def _finish(self, slot: _Open, ending: Ending) -> None:
+        """Record the end; called once per association, by its own thread."""
+        try:
+            if slot.info is not None:
+                self._associations.closed(slot.info, ending)
+        except Exception as exc:  # edge: a restart closes the row as lost
+            log.error("association.closed", ending=ending.value, **describe_error(exc))
+        finally:
+            self._give_slot_back(slot)
 
     # --- stopping
 
     def _wait_until_idle(self, seconds: float) -> bool:
         """Wait until no association is open; False when the time is over first."""
-        deadline = time.monotonic() + seconds
         with self._changed:
-            return self._changed.wait_for(lambda: not self._open, max(deadline - time.monotonic(), 0.0))
+            return self._changed.wait_for(lambda: not self._open, max(seconds, 0.0))
 
     def _abort_all(self) -> None:
-        """Abort what is still open."""
+        """Wake every association that is still open; its own thread sends the A-ABORT."""
         with self._changed:
-            left = list(self._open.items())
-            for _, slot in left:
-                slot.ending = Ending.ABORTED
-        for assoc, _ in left:
-            assoc.abort()
+            left = list(self._open.values())
+            for slot in left:
+                slot.cut = True
+        for slot in left:
+            cut(slot.ticket.raw, socket.SHUT_RD)
 
 
-def _encode(response: StoreResponse | int) -> Dataset:
-    """The response as the library wants it: status, and for failures what is at fault."""
-    if isinstance(response, int):
-        response = StoreResponse(response)
-    answer = Dataset()
-    answer.Status = int(response.status)
-    if response.offending is not None:
-        answer.OffendingElement = response.offending
-    if response.comment:
-        answer.ErrorComment = response.comment[:64]
-    return answer
+def _request_of(assoc: Association) -> AssociationRequest:
+    """Who asks, in our words."""
+    primitive = cast(A_ASSOCIATE, assoc.requestor.primitive)
+    return AssociationRequest(
+        calling_ae=primitive.calling_ae_title.strip(),
+        called_ae=primitive.called_ae_title.strip(),
+        peer_host=assoc.requestor.address,
+    )
+
+
+def _accepted(assoc: Association, ours: Collection[str]) -> dict[int, AcceptedContext]:
+    """The accepted contexts by their ids; `ours` are the SOP classes served without the library."""
+    return {
+        cast("int", context.context_id): AcceptedContext(
+            str(context.abstract_syntax), str(context.transfer_syntax[0]), context.abstract_syntax in ours
+        )
+        for context in assoc.accepted_contexts
+    }

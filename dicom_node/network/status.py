@@ -10,8 +10,11 @@ whether it could be enhanced.
     a required UID is missing or malformed          A901 with Offending Element
     data set cannot be parsed                       C000
     internal error                                  C001
+    command is not what PS3.7 9.3 asks for          0110
+    SOP Instance UID of the command is malformed    0117
     SOP class is not that of the context            0122
     calling AE may not store                        0124
+    no such operation here                          0211
 """
 
 from __future__ import annotations
@@ -24,8 +27,11 @@ class Status(IntEnum):
     """C-STORE response statuses the Storage SCP uses."""
 
     SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    INVALID_INSTANCE = 0x0117
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     NOT_AUTHORIZED = 0x0124
+    UNRECOGNIZED_OPERATION = 0x0211
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_MISMATCH = 0xA900
     REQUIRED_UID = 0xA901
@@ -52,8 +58,10 @@ STORED = StoreResponse(Status.SUCCESS)
 class Rejection(Enum):
     """Association rejections the SCP uses: (result, source, reason) of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
 
+    APPLICATION_CONTEXT = (1, 1, 2)
     CALLING_AE_UNKNOWN = (1, 1, 3)
     CALLED_AE_UNKNOWN = (1, 1, 7)
+    VERSION_NOT_SUPPORTED = (1, 2, 2)
     TEMPORARY_CONGESTION = (2, 3, 1)
     LOCAL_LIMIT = (2, 3, 2)
 

@@ -6,6 +6,7 @@ silent never holds up the accept loop. What follows is the same association on a
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from config.tls import FILE_KEYS, ListenerTls, PeerTls, TlsProfile, TlsSection
-from dicom_node.network.transport import AssociationServer, RequestorEntity
+from dicom_node.network.gate import Ticket
+from dicom_node.network.server import AssociationServer
+from dicom_node.network.transport import RequestorEntity
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 
@@ -116,24 +119,24 @@ def _version(path: Path | None) -> tuple[int, int, int] | None:
 class TlsAssociationServer(AssociationServer):
     """An association server whose connections begin with a TLS handshake, each on a thread of its own."""
 
-    def __init__(self, *args: Any, tls: RenewedContext, handshake_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tls: RenewedContext, **kwargs: Any) -> None:
         self._tls = tls
-        self._handshake_s = handshake_s
         super().__init__(*args, **kwargs)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Secure the connection, then run the association; runs on the connection's thread."""
-        request.settimeout(self._handshake_s)
+    def secure(self, request: socket.socket, address: Any, ticket: Ticket) -> socket.socket | None:
+        """Shake hands within the time for it, bytes that drip included."""
         try:
-            secured = self._tls.current().wrap_socket(request, server_side=True)
+            secured = self._tls.current().wrap_socket(
+                request, server_side=True, do_handshake_on_connect=False
+            )
+            ticket.raw = secured
+            secured.settimeout(self.settings.tls_handshake_s)
+            secured.do_handshake()
         except OSError as exc:
-            log.warning(events.TLS_REFUSED, peer_host=str(client_address[0]), cause=_cause(exc))
-            return
-        secured.settimeout(None)
-        try:
-            super().finish_request(secured, client_address)
-        finally:
-            secured.close()
+            if number := self.seldom.count("tls"):
+                log.warning(events.TLS_REFUSED, peer_host=str(address[0]), cause=_cause(exc), number=number)
+            return None
+        return secured
 
 
 class PeerContext(ssl.SSLContext):

@@ -16,6 +16,9 @@ PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
 
 UNSAFE: Final = "node.unsafe"
+CONNECTION_DROPPED: Final = "connection.dropped"
+ASSOCIATION_CUT: Final = "association.cut"
+
 TLS_REFUSED: Final = "tls.refused"
 TLS_RENEWED: Final = "tls.renewed"
 TLS_NOT_RENEWED: Final = "tls.not_renewed"

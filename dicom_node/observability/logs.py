@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
 import traceback
 from collections.abc import MutableMapping
 from typing import Any, Literal, TextIO
@@ -91,6 +93,28 @@ def _safe_exception(_logger: Any, _method: str, event: EventDict) -> EventDict:
     if error is not None:
         event.update(describe_error(error))
     return event
+
+
+class Seldom:
+    """Decides when something that happens often is worth a line: at once, then every so many seconds.
+
+    Safe for several threads. Keys are our own words, so that no peer can make it grow.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._counts: dict[str, tuple[float, int]] = {}
+
+    def count(self, key: str) -> int:
+        """Count one; return how many to report now, 0 for none."""
+        now = time.monotonic()
+        with self._lock:
+            due, number = self._counts.get(key, (now, 0))
+            number += 1
+            report = now >= due
+            self._counts[key] = (now + self._seconds, 0) if report else (due, number)
+        return number if report else 0
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dicom_node.intake.admission import Admission
 from dicom_node.intake.associations import AssociationLedger
 from dicom_node.intake.receiver import Receiver
 from dicom_node.network import tls
+from dicom_node.network.received import buffered
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.scu import echo, outgoing, send
 
@@ -126,7 +127,9 @@ def test_silent_and_dripping_connections_end_in_time_and_keep_nobody_out(pki, tm
     section = {"certificate": str(tmp_path / "node.crt"), "key": str(tmp_path / "node.key")}
     node = NodeSection.model_validate({"port": 0, "tls": {**section, "ca": str(pki.ca)}})
     ledger = AssociationLedger(store, Admission(()), run_id="run")
-    scp = StorageScp(replace(ScpSettings.of(node), tls_handshake_s=2.0), Receiver(store).receive, ledger)
+    scp = StorageScp(
+        replace(ScpSettings.of(node), tls_handshake_s=2.0), buffered(Receiver(store).receive), ledger
+    )
     scp.start()
     try:
         silent = [socket.create_connection(scp.address) for _ in range(20)]

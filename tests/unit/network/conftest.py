@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +19,14 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
 
 from config.sections import Peer
-from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance
+from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance, buffered
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.scu import Outgoing
 from dicom_node.network.status import STORED, Ending, Rejection
+
+CT = b"1.2.840.10008.5.1.4.1.1.2"
+VERIFICATION = b"1.2.840.10008.1.1"
+EXPLICIT = b"1.2.840.10008.1.2.1"
 
 
 @dataclass
@@ -73,7 +82,7 @@ def start_scp(memory: Memory) -> Iterator[Callable[..., StorageScp]]:
 
     def start(**settings: Any) -> StorageScp:
         defaults: dict[str, Any] = {"ae_titles": ("ENHANCE", "DENOISE"), "host": "127.0.0.1", "port": 0}
-        scp = StorageScp(ScpSettings(**{**defaults, **settings}), memory.receive, memory)
+        scp = StorageScp(ScpSettings(**{**defaults, **settings}), buffered(memory.receive), memory)
         scp.start()
         started.append(scp)
         return scp
@@ -153,3 +162,163 @@ def start_peer() -> Iterator[Callable[..., tuple[str, int]]]:
         server.shutdown()
         for assoc in server.active_associations:
             assoc.abort()
+
+
+# --- a peer that says what it likes
+
+
+def item(kind: int, value: bytes, length: int | None = None) -> bytes:
+    """An item of an A-ASSOCIATE-RQ, with a length of its own if need be."""
+    return struct.pack(">BxH", kind, len(value) if length is None else length) + value
+
+
+def pdu(kind: int, body: bytes, length: int | None = None) -> bytes:
+    """A PDU, with a length of its own if need be."""
+    return struct.pack(">BxL", kind, len(body) if length is None else length) + body
+
+
+def context(number: int, abstract: bytes = CT, *syntaxes: bytes) -> bytes:
+    """A presentation context item."""
+    inner = item(0x30, abstract) + b"".join(item(0x40, uid) for uid in syntaxes or (EXPLICIT,))
+    return item(0x20, bytes([number, 0, 0, 0]) + inner)
+
+
+USER = item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.826.0.1.3680043.9.1")
+
+
+def request_pdu(
+    *contexts: bytes,
+    calling: bytes = b"SCANNER",
+    called: bytes = b"ENHANCE",
+    version: int = 1,
+    application: bytes = b"1.2.840.10008.3.1.1.1",
+    user: bytes = USER,
+) -> bytes:
+    """An A-ASSOCIATE-RQ; one context for CT unless others are given."""
+    head = struct.pack(">HH", version, 0) + called.ljust(16) + calling.ljust(16) + bytes(32)
+    items = item(0x10, application) + b"".join(contexts or (context(1), context(3, VERIFICATION)))
+    return pdu(1, head + items + item(0x50, user))
+
+
+def pdv(number: int, control: int, data: bytes, length: int | None = None) -> bytes:
+    """A presentation data value."""
+    return struct.pack(">LBB", len(data) + 2 if length is None else length, number, control) + data
+
+
+def command_set(*elements: tuple[int, bytes], group_length: int | None = None) -> bytes:
+    """A command set; its group length is right unless given."""
+    body = b"".join(struct.pack("<HHL", 0, number, len(value)) + value for number, value in elements)
+    length = len(body) if group_length is None else group_length
+    return struct.pack("<HHLL", 0, 0, 4, length) + body
+
+
+def store_command(uid: bytes = b"1.2.826.0.1.1\0", sop_class: bytes = CT + b"\0", **changes: Any) -> bytes:
+    """The command of a C-STORE request."""
+    elements: dict[int, bytes | None] = {
+        0x0002: sop_class,
+        0x0100: b"\x01\x00",
+        0x0110: b"\x07\x00",
+        0x0700: b"\x00\x00",
+        0x0800: b"\x00\x00",
+        0x1000: uid,
+    }
+    elements |= {int(name[1:], 16): value for name, value in changes.items() if name != "group_length"}
+    present = [(number, value) for number, value in sorted(elements.items()) if value is not None]
+    return command_set(*present, group_length=changes.get("group_length"))
+
+
+@dataclass
+class Raw:
+    """A plain socket to the acceptor, and what it answers."""
+
+    raw: socket.socket
+
+    def say(self, data: bytes) -> None:
+        """Send; whoever has been cut off already may not care."""
+        with suppress(OSError):
+            self.raw.sendall(data)
+
+    def hear(self) -> tuple[int, bytes]:
+        """The next PDU; type 0 when the connection has been closed."""
+        head = self._exactly(6)
+        if len(head) < 6:
+            return 0, b""
+        kind, length = struct.unpack(">BxL", head)
+        return kind, self._exactly(length)
+
+    def closed_within(self, seconds: float) -> bool:
+        """Whether the other side hangs up in time, whatever it says before."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.raw.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                if not self.raw.recv(4096):
+                    return True
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+        return False
+
+    def status(self) -> int:
+        """The status of the next response."""
+        kind, body = self.hear()
+        assert kind == 4
+        return int.from_bytes(body[body.index(b"\x00\x00\x00\x09\x02\x00\x00\x00") + 8 :][:2], "little")
+
+    def _exactly(self, number: int) -> bytes:
+        data = b""
+        while len(data) < number:
+            try:
+                more = self.raw.recv(number - len(data))
+            except ConnectionResetError:
+                more = b""
+            if not more:
+                return data
+            data += more
+        return data
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Raw]]:
+    """Raw connections; with `first`, that much has been said."""
+    opened: list[Raw] = []
+
+    def open_one(scp: StorageScp, first: bytes = b"") -> Raw:
+        one = Raw(socket.create_connection(scp.address, timeout=20))
+        opened.append(one)
+        one.say(first)
+        return one
+
+    yield open_one
+    for one in opened:
+        one.raw.close()
+
+
+@pytest.fixture
+def associated(connect: Callable[..., Raw]) -> Callable[..., Raw]:
+    """A raw connection whose association has been accepted."""
+
+    def open_one(scp: StorageScp, **request: Any) -> Raw:
+        one = connect(scp, request_pdu(**request))
+        assert one.hear()[0] == 2
+        return one
+
+    return open_one
+
+
+@pytest.fixture
+def ul() -> SimpleNamespace:
+    """The builders of raw PDUs above, by name."""
+    return SimpleNamespace(
+        item=item,
+        pdu=pdu,
+        context=context,
+        request=request_pdu,
+        pdv=pdv,
+        command=command_set,
+        store=store_command,
+        user=USER,
+        ct=CT,
+        explicit=EXPLICIT,
+    )

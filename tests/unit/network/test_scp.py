@@ -19,6 +19,7 @@ from pydicom.uid import (
 from pynetdicom import build_context
 
 from dicom_node.errors import AssociationRejectedError, CannotListenError
+from dicom_node.network.received import buffered
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.scu import echo, send
 from dicom_node.network.status import Ending, Rejection, Status, StoreResponse
@@ -202,6 +203,7 @@ def test_pdu_with_an_absurd_length_is_dropped_before_it_is_read(start_scp):
     with socket.create_connection(start_scp(pdu_deadline_s=60).address, timeout=5) as raw:
         raw.sendall(b"\x01\x00\xff\xff\xff\xf0")
 
+        assert raw.recv(100) == b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x06"
         assert raw.recv(1) == b""
 
 
@@ -233,17 +235,16 @@ def test_stop_aborts_what_does_not_finish_in_time(start_scp, memory):
 
 
 @pytest.mark.parametrize("said", [b"", b"\x01\x00\x00"])
-def test_silent_connections_do_not_keep_the_process_alive_after_stop(start_scp, said):
-    before = {thread for thread in threading.enumerate() if not thread.daemon}
+def test_stop_closes_connections_that_never_asked(start_scp, said):
     scp = start_scp()
     with socket.create_connection(scp.address, timeout=5) as raw:
         raw.sendall(said)
-        wait_until(
-            lambda: len({thread for thread in threading.enumerate() if not thread.daemon} - before) > 0
-        )
+        wait_until(lambda: scp._gate.waiting > 0)
+
         scp.stop()
 
-        assert wait_until(lambda: {thread for thread in threading.enumerate() if not thread.daemon} <= before)
+        assert raw.recv(1) == b""
+    assert wait_until(lambda: not [one for one in threading.enumerate() if one.name == "association"])
 
 
 def test_stopped_scp_refuses_connections(start_scp):
@@ -284,9 +285,9 @@ def test_nodelay_is_set_on_accepted_connections(start_scp, memory):
     scp = start_scp()
     entity = RequestorEntity(ae_title="SCANNER")
     assoc = entity.associate(*scp.address, contexts=[build_context("1.2.840.10008.1.1")], ae_title="ENHANCE")
-    acceptor = next(iter(scp._server.active_associations))
+    (slot,) = scp._open.values()
 
-    nodelay = acceptor.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    nodelay = slot.ticket.raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assoc.release()
 
     assert nodelay != 0
@@ -297,5 +298,7 @@ def test_a_taken_port_is_named_in_one_clear_error(memory):
         port = taken.getsockname()[1]
         with pytest.raises(CannotListenError, match=f"127.0.0.1:{port}: Address already in use"):
             StorageScp(
-                ScpSettings(ae_titles=("ENHANCE",), host="127.0.0.1", port=port), memory.receive, memory
+                ScpSettings(ae_titles=("ENHANCE",), host="127.0.0.1", port=port),
+                buffered(memory.receive),
+                memory,
             ).start()

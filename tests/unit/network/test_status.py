@@ -12,6 +12,9 @@ def test_statuses_are_those_of_the_standard():
 
     assert table == {
         "SUCCESS": "0000",
+        "PROCESSING_FAILURE": "0110",
+        "INVALID_INSTANCE": "0117",
+        "UNRECOGNIZED_OPERATION": "0211",
         "SOP_CLASS_NOT_SUPPORTED": "0122",
         "NOT_AUTHORIZED": "0124",
         "OUT_OF_RESOURCES": "A700",
