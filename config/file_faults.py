@@ -32,6 +32,8 @@ def tls_sections(settings: Settings) -> Iterator[tuple[KeyPath, TlsSection]]:
     for position, peer in enumerate(settings.peers):
         if peer.tls is not None and peer.enabled:
             yield ("peers", position, "tls"), peer.tls
+    if settings.audit.syslog is not None:
+        yield ("audit", "syslog", "tls"), settings.audit.syslog.tls
 
 
 def find_file_faults(settings: Settings) -> list[FileFault]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
+from config.audit import AuditSection
 from config.conflicts import Conflict, find_conflicts
 from config.errors import ConfigError, Problem, refusal
 from config.file_faults import find_exposed_password, find_file_faults
@@ -43,6 +44,7 @@ class Settings(Section):
     derivation: DerivationSection = DerivationSection()
     delivery: DeliverySection = DeliverySection()
     receiving: ReceivingSection = ReceivingSection()
+    audit: AuditSection = AuditSection()
     logging: LoggingSection = LoggingSection()
 
     @model_validator(mode="after")
@@ -121,7 +123,12 @@ def _below(settings: Settings, folder: Path) -> Settings:
         for peer in peers
     )
     return settings.model_copy(
-        update={"storage": settings.storage.below(folder), "node": node, "peers": peers}
+        update={
+            "storage": settings.storage.below(folder),
+            "node": node,
+            "peers": peers,
+            "audit": settings.audit.below(folder),
+        }
     )
 
 

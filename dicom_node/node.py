@@ -21,6 +21,8 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from config.settings import Settings
+from dicom_node.audit.recorder import Recorder
+from dicom_node.audit.shipper import Shipper
 from dicom_node.intake.receiver import build_scp
 from dicom_node.intake.stability import StabilitySweeper
 from dicom_node.observability import events
@@ -100,10 +102,13 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
 
 
 def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
-    """Deliver derived series, a lane per destination."""
+    """Deliver derived series, a lane per destination, and the audit records beside them."""
     sender = DeliverySender(store, settings, name=_worker_name("sender"), now=utc_now)
+    recorder, shipper = Recorder(store, settings), Shipper(store, settings.audit)
     with _timers(stop) as every:
         every(0.5, "deliver", sender.dispatch)
+        every(1.0, "record-audit", recorder.record)
+        every(1.0, "ship-audit", shipper.ship)
         stop.wait()
     sender.stop(settings.node.drain.total_seconds() * 0.8)
 

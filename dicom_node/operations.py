@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,11 +15,14 @@ from typing import Any
 from config.rules import RouteChoice, SeriesSummary, choose_route
 from config.sections import Peer
 from config.settings import Settings
+from dicom_node.audit.recorder import Recorder
 from dicom_node.errors import NodeError, UnreadableInstanceError
 from dicom_node.imaging.headers import InstanceHeader, read_header
 from dicom_node.imaging.summary import summarise
 from dicom_node.network import scu
+from dicom_node.observability import events
 from engine.registry import enhancer_names
+from storage.audit_chain import AuditRecord, ChainReport
 from storage.records import DeliveryRecord, EventRecord, JobRecord, SeriesRecord
 from storage.states import JobState, SeriesState
 from storage.store import Store, open_store
@@ -32,6 +37,14 @@ def open_node_store(settings: Settings) -> Store:
         reserve_bytes=section.watermarks.reserve,
         hard_percent=section.watermarks.hard,
     )
+
+
+def local_account() -> str:
+    """The account on this machine under which this process runs."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def check_enhancers(settings: Settings) -> None:
@@ -140,6 +153,22 @@ class Operations:
         if target is None:
             raise UnknownNameError("name a job or a destination")
         return len(self._store.deliveries.retry(target, actor))
+
+    # --- audit trail
+
+    def audit_records(self, *, limit: int = 50, before: int | None = None, actor: str) -> list[AuditRecord]:
+        """Audit records, newest first. Reading them is an event of its own (PS3.15 A.5.3.2)."""
+        Recorder(self._store, self._settings).record()
+        found = self._store.audit.list(limit=limit, before=before)
+        self._store.trail.append(events.AUDIT_READ, data={"actor": actor})
+        return found
+
+    def verify_audit(self, *, noted: tuple[int, str] | None = None, actor: str) -> ChainReport:
+        """Walk the whole chain. `noted`: number and digest of a record, as kept elsewhere."""
+        Recorder(self._store, self._settings).record()
+        report = self._store.audit.verify(noted)
+        self._store.trail.append(events.AUDIT_READ, data={"actor": actor})
+        return report
 
     # --- peers
 

@@ -21,10 +21,14 @@ from types import FrameType
 import structlog
 
 from config.settings import load_for_start
+from dicom_node.audit.recorder import Recorder
+from dicom_node.audit.shipper import Shipper
 from dicom_node.doctor.unsafe import refuse_unsafe
 from dicom_node.node import Role
 from dicom_node.observability import events
-from dicom_node.operations import check_enhancers, open_node_store
+from dicom_node.observability.logs import describe_error
+from dicom_node.operations import check_enhancers, local_account, open_node_store
+from storage.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +62,7 @@ class Supervisor:
     def run(self) -> int:
         """Run until `stop`; returns 0 after a clean drain, 1 when a process had to be killed."""
         # Migrations run once, here, before three processes open the database.
-        open_node_store(self._settings).close()
+        self._note(events.NODE_STARTED)
         log.info(
             events.NODE_STARTED, port=self._settings.node.port, ae_titles=list(self._settings.node.ae_titles)
         )
@@ -127,5 +131,21 @@ class Supervisor:
                 killed += 1
             if process.stdin is not None:
                 process.stdin.close()
+        self._note_stop()
         log.info(events.NODE_STOPPED, killed=killed)
         return 1 if killed else 0
+
+    def _note(self, event: str) -> None:
+        """Add to the trail that the node starts or has stopped; the first call brings the schema up to date."""
+        with open_node_store(self._settings) as store:
+            store.trail.append(event, data={"actor": f"account:{local_account()}"})
+
+    def _note_stop(self) -> None:
+        """Note the stop and, since nobody else is left to do it, record and send it; what fails waits."""
+        try:
+            self._note(events.NODE_STOPPED)
+            with open_node_store(self._settings) as store:
+                Recorder(store, self._settings).record()
+                Shipper(store, self._settings.audit).ship()
+        except StorageError as exc:
+            log.warning(events.AUDIT_NOT_SENT, **describe_error(exc))

@@ -7,6 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
+from storage.audit import AuditLog
+from storage.audit_facts import AuditFacts
 from storage.clock import Clock, utc_now
 from storage.database import Database
 from storage.deliveries import Deliveries
@@ -31,6 +33,8 @@ class Store:
     deliveries: Deliveries
     trail: Trail
     listing: Listing
+    audit: AuditLog
+    audit_facts: AuditFacts
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -78,5 +82,7 @@ def open_store(
         deliveries=Deliveries(database, root, now),
         trail=Trail(database, now),
         listing=Listing(database, root),
+        audit=AuditLog(database),
+        audit_facts=AuditFacts(database),
         _database=database,
     )

@@ -1,14 +1,19 @@
-"""What tests of several rooms share: a certificate authority of the openssl program, a PostgreSQL server of our own."""
+"""What tests of several rooms share: a certificate authority, a PostgreSQL server of our own, a log server."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
+import ssl
+import struct
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -178,3 +183,129 @@ def make_postgres() -> Iterator[Callable[[], PostgresServer]]:
 def postgres(make_postgres: Callable[[], PostgresServer]) -> PostgresServer:
     """The server that the tests of one process share; a test that stops its server makes one of its own."""
     return make_postgres()
+
+
+@dataclass(frozen=True)
+class Received:
+    """One syslog message as the log server understood it."""
+
+    priority: int
+    sequence: int
+    digest: str
+    message: str
+    octets: int
+
+
+_SYSLOG = re.compile(
+    rb"<(?P<pri>\d{1,3})>1 (?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) (?P<host>[!-~]{1,255}) "
+    rb"(?P<app>[!-~]{1,48}) (?P<proc>[!-~]{1,128}) (?P<id>[!-~]{1,32}) "
+    rb'\[meta sequenceId="(?P<seq>\d+)"\]\[chain@32473 seq="\d+" digest="(?P<digest>[0-9a-f]{64})" '
+    rb'previous="[0-9a-f]{64}"\] '
+    rb"\xef\xbb\xbf(?P<msg>.*)",
+    re.DOTALL,
+)
+
+
+def understand(message: bytes) -> Received:
+    """Parse one syslog message strictly (RFC 5424 6)."""
+    match = _SYSLOG.fullmatch(message)
+    assert match is not None, message[:300]
+    assert match["id"] == b"DICOM+RFC3881"
+    return Received(
+        int(match["pri"]),
+        int(match["seq"]),
+        match["digest"].decode(),
+        match["msg"].decode("utf-8"),
+        len(message),
+    )
+
+
+class LogServer:
+    """A syslog receiver over TLS (RFC 5425) on a free port; `manners` say how a connection ends.
+
+    polite   answers close_notify with its own, as the RFC asks
+    abrupt   reads everything and just closes the connection
+    reset    reads `reads` bytes and resets the connection
+    silent   reads nothing and stays
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, port: int = 0) -> None:
+        self.manners, self.reads = "polite", 0
+        self.received: list[Received] = []
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = int(self._listener.getsockname()[1])
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def sequence(self) -> list[int]:
+        return [message.sequence for message in self.received]
+
+    def close(self) -> None:
+        self._listener.close()
+        for connection in self._held:
+            connection.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with suppress(OSError):
+                self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        connection.settimeout(30)
+        secured = self._context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=True)
+        if self.manners == "silent":
+            self._held.append(secured)
+            return
+        if self.manners == "reset":
+            if self.reads:
+                secured.recv(self.reads)
+            raw = socket.socket(fileno=secured.detach())
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.close()
+            return
+        data = b""
+        while chunk := secured.recv(65536):
+            data += chunk
+        self.received += [understand(message) for message in unframe(data)]
+        if self.manners == "polite":
+            with suppress(OSError):
+                secured.unwrap()
+        secured.close()
+
+
+def unframe(data: bytes) -> Iterator[bytes]:
+    """Cut by octet counts (RFC 5425 4.3)."""
+    while data:
+        count, _, rest = data.partition(b" ")
+        length = int(count)
+        assert len(rest) >= length
+        yield rest[:length]
+        data = rest[length:]
+
+
+@pytest.fixture
+def log_server(authority) -> Iterator[Callable[..., LogServer]]:
+    """Start a log server that asks for a certificate of the hospital's authority."""
+    servers: list[LogServer] = []
+    pki = authority("hospital")
+    issued = pki.issue("logs", key="ec")
+
+    def start(**how) -> LogServer:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(issued.certificate, issued.key)
+        context.load_verify_locations(pki.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        server = LogServer(context, **how)
+        servers.append(server)
+        return server
+
+    start.pki = pki
+    yield start
+    for server in servers:
+        server.close()

@@ -10,7 +10,7 @@ import typer
 
 from config.errors import ConfigError
 from dicom_node import __version__
-from dicom_node.cli import bench, check, doctor, documents, enhance, health, records, run, transfer
+from dicom_node.cli import audit, bench, check, doctor, documents, enhance, health, records, run, transfer
 from dicom_node.cli.render import complain
 from dicom_node.errors import NodeError
 from dicom_node.observability.logs import describe_error
@@ -30,6 +30,7 @@ app.add_typer(check.routes_app, name="routes")
 app.add_typer(records.series_app, name="series")
 app.add_typer(records.jobs_app, name="jobs")
 app.add_typer(records.deliveries_app, name="deliveries")
+app.add_typer(audit.audit_app, name="audit")
 app.add_typer(run.db_app, name="db")
 app.add_typer(bench.bench_app, name="bench")
 app.command()(run.serve)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ import typer
 
 from config.settings import Settings, load_settings
 from dicom_node.observability.logs import configure
-from dicom_node.operations import Operations, open_node_store
+from dicom_node.operations import Operations, local_account, open_node_store
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The node's configuration file.", envvar="DICOM_NODE_CONFIG")
@@ -40,7 +38,4 @@ def operations(config: Path) -> Iterator[Operations]:
 
 def actor() -> str:
     """Who is asking, for the event trail."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return f"cli:uid-{os.getuid()}"
+    return f"cli:{local_account()}"

@@ -7,8 +7,12 @@ from collections.abc import Callable
 import structlog
 
 from dicom_node.intake.admission import Admission
+from dicom_node.intake.alerts import AlertGate
 from dicom_node.network.received import AssociationInfo, AssociationRequest, IntakeClosedError
 from dicom_node.network.status import Ending, Rejection
+from dicom_node.observability import events
+from dicom_node.observability.logs import describe_error
+from storage.errors import StorageError
 from storage.store import Store
 from storage.trail import TrailEvent
 
@@ -27,6 +31,8 @@ class AssociationLedger:
         self, store: Store, admission: Admission, *, run_id: str, has_room: Callable[[], bool] = lambda: True
     ) -> None:
         self._index = store.index
+        self._trail = store.trail
+        self._alerts = AlertGate()
         self._admission = admission
         self._run_id = run_id
         self._has_room = has_room
@@ -52,14 +58,21 @@ class AssociationLedger:
         return number
 
     def rejected(self, request: AssociationRequest, rejection: Rejection) -> None:
-        """Say in the log who was turned away and why; nothing about it is stored."""
-        log.warning(
-            "association.rejected",
-            calling_ae=request.calling_ae,
-            called_ae=request.called_ae,
-            peer_host=request.peer_host,
-            rejection=rejection.name,
-        )
+        """Say in the log who was turned away and why, and, unless there are too many, in the trail."""
+        facts = {
+            "calling_ae": request.calling_ae,
+            "called_ae": request.called_ae,
+            "peer_host": request.peer_host,
+            "rejection": rejection.name,
+        }
+        log.warning(events.ASSOCIATION_REJECTED, **facts)
+        unreported = self._alerts.passes(tuple(facts.values()))
+        if unreported is None:
+            return
+        try:
+            self._trail.append(events.ASSOCIATION_REJECTED, data={**facts, "unreported": unreported})
+        except StorageError as exc:  # the peer has its answer and the log its line
+            log.warning(events.ASSOCIATION_REJECTED, **describe_error(exc))
 
     def closed(self, association: AssociationInfo, ending: Ending) -> None:
         """Close the row; a series it carried counts as interrupted unless the peer released."""

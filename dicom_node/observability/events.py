@@ -37,4 +37,18 @@ DELIVERY_FINISHED: Final = "delivery.finished"
 DELIVERY_DEFERRED: Final = "delivery.deferred"
 DELIVERY_REFUSED: Final = "delivery.refused"
 
+# In the trail rather than in the log; audit messages are made of them. `data` may hold actor, host (from where),
+# study_instance_uid and series_instance_uid where the event's own series says it not, and reason.
+ASSOCIATION_REJECTED: Final = "association.rejected"
+INSTANCES_VIEWED: Final = "instances.viewed"
+INSTANCES_EXPORTED: Final = "instances.exported"
+INSTANCES_DELETED: Final = "instances.deleted"
+USER_LOGGED_IN: Final = "user.logged_in"
+USER_LOGIN_FAILED: Final = "user.login_failed"
+USER_LOGGED_OUT: Final = "user.logged_out"
+AUDIT_READ: Final = "audit.read"
+
+AUDIT_SENT: Final = "audit.sent"
+AUDIT_NOT_SENT: Final = "audit.not_sent"
+
 FOREIGN_MESSAGE: Final = "library.message"

@@ -71,7 +71,7 @@ def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Runn
     """Start a node in processes of its own; killed at the end if a test left it running."""
     nodes: list[RunningNode] = []
 
-    def start(*, directory: Path | None = None, reserve: str = "1 MB") -> RunningNode:
+    def start(*, directory: Path | None = None, reserve: str = "1 MB", extra: str = "") -> RunningNode:
         config = tmp_path / "node.yaml"
         config.write_text(
             CONFIG.format(
@@ -82,6 +82,7 @@ def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Runn
                 database=tmp_path / "node.db",
                 reserve=reserve,
             )
+            + extra
         )
         node = RunningNode(config)
         nodes.append(node)
