@@ -10,7 +10,19 @@ import typer
 
 from config.errors import ConfigError
 from dicom_node import __version__
-from dicom_node.cli import audit, bench, check, doctor, documents, enhance, health, records, run, transfer
+from dicom_node.cli import (
+    audit,
+    bench,
+    bench_send,
+    check,
+    doctor,
+    documents,
+    enhance,
+    health,
+    records,
+    run,
+    transfer,
+)
 from dicom_node.cli.render import complain
 from dicom_node.errors import NodeError
 from dicom_node.observability.logs import describe_error
@@ -32,6 +44,7 @@ app.add_typer(records.jobs_app, name="jobs")
 app.add_typer(records.deliveries_app, name="deliveries")
 app.add_typer(audit.audit_app, name="audit")
 app.add_typer(run.db_app, name="db")
+bench.bench_app.command("send")(bench_send.send)
 app.add_typer(bench.bench_app, name="bench")
 app.command()(run.serve)
 app.command()(run.init)
