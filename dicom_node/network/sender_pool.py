@@ -1,7 +1,7 @@
 """Several associations to one peer at once, each in a process of its own, because threads share one interpreter.
 
-The processes live as long as the pool and are told what to send over a pipe; answers come back one by
-one. A process that dies takes nothing along: what it was not answered for is not reported.
+The processes live as long as the pool and are told what to send over a pipe; answers come back within a
+tenth of a second. A process that dies takes nothing along: what it was not answered for is not reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dicom_node.network.stored_file import Outgoing
 from dicom_node.network.transmission import Answer, transmit
 
 _END = "end"
-_ANSWER = "answer"
+_ANSWERS = "answers"
+_TELL_S = 0.1  # a message for each answer would cost as much as sending a small instance
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def _read(
         return ShareReport(0.0, 0.0, "The sender process died.")
     if kind == _END:
         return ShareReport(*content)
-    position, status, comment, reason = content
-    heard(Answer(position, files[position], status, comment, reason))
+    for position, status, comment, reason in content:
+        heard(Answer(position, files[position], status, comment, reason))
     return None
 
 
@@ -118,12 +119,20 @@ def _send_share(
     begin, cpu = time.perf_counter(), time.process_time()
     trouble: str | None = None
 
+    answers: list[tuple[int, int | None, str, object]] = []
+    told = begin
+
     def heard(answer: Answer) -> None:
-        position = share[answer.position][0]
-        pipe.send((_ANSWER, (position, answer.status, answer.comment, answer.reason)))
+        nonlocal told
+        answers.append((share[answer.position][0], answer.status, answer.comment, answer.reason))
+        if time.perf_counter() - told > _TELL_S:
+            told = time.perf_counter()
+            pipe.send((_ANSWERS, answers))
+            answers.clear()
 
     try:
         transmit(peer, [item for _, item in share], heard)
     except PeerError as exc:
         trouble = exc.detail or AssociationLostError.__name__
+    pipe.send((_ANSWERS, answers))
     return time.perf_counter() - begin, time.process_time() - cpu, trouble

@@ -18,6 +18,7 @@ from dicom_node.errors import Reason, ReasonedError, UnreadableInstanceError
 _PREFIX: Final = b"DICM"
 _PREAMBLE: Final = 128
 _FIRST: Final = _PREAMBLE + len(_PREFIX)
+_STANDARD_START: Final = _PREFIX + b"\x02\x00\x00\x00UL\x04\x00"
 _META_GROUP: Final = 0x0002
 _MEDIA_STORAGE_SOP_CLASS: Final = 0x0002
 _MEDIA_STORAGE_SOP_INSTANCE: Final = 0x0003
@@ -66,6 +67,10 @@ def outgoing(path: Path) -> Outgoing:
 
 def data_set_offset(head: memoryview) -> int:
     """Where the data set begins in a file of which `head` is the beginning. Raises `UnreadableInstanceError`."""
+    if head[_PREAMBLE : len(_STANDARD_START) + _PREAMBLE] == _STANDARD_START:
+        # The group length stands first and says it all (PS3.10 7.1, type 1).
+        end = len(_STANDARD_START) + _PREAMBLE + 4
+        return end + int.from_bytes(head[end - 4 : end], "little")
     return _file_meta(head)[1]
 
 
@@ -98,7 +103,7 @@ class FileBuffer:
         except OSError as exc:
             raise UnreadableInstanceError(f"{type(exc).__name__} while reading it.") from exc
         length = self._size - self._offset
-        if length == 0 or length % 2:
+        if length <= 0 or length % 2:
             raise UnreadableInstanceError("Its data set is empty or has an odd number of bytes.")
         return length
 
