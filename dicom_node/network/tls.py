@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from pynetdicom.association import Association
-from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from config.tls import FILE_KEYS, ListenerTls, PeerTls, TlsProfile, TlsSection
 from dicom_node.network.gate import Ticket
 from dicom_node.network.server import AssociationServer
-from dicom_node.network.transport import RequestorEntity
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 
@@ -156,18 +153,6 @@ class _TellingSocket(ssl.SSLSocket):
             if isinstance(self.context, PeerContext):
                 self.context.failure = _cause(exc)
             raise
-
-
-class TlsRequestorEntity(RequestorEntity):
-    """A requestor whose connections begin with a TLS handshake, where `associate` is given a context."""
-
-    def _create_socket(
-        self, assoc: Association, local_address: AddressInformation, tls_args: Any
-    ) -> AssociationSocket:
-        """The socket of one association, not yet connected."""
-        wrapper = super()._create_socket(assoc, local_address, tls_args)
-        wrapper.tls_args = tls_args
-        return wrapper
 
 
 def _cause(exc: OSError) -> str:
