@@ -78,8 +78,8 @@ class SenderPool:
         numbers = {id(pipe): number for number, pipe in enumerate(self._pipes)}
         while len(reports) < count:
             open_pipes = [pipe for pipe in self._pipes if numbers[id(pipe)] not in reports]
-            for pipe in wait(open_pipes):
-                number = numbers[id(pipe)]
+            for ready in wait(open_pipes):
+                number = numbers[id(ready)]
                 report = _read(self._pipes[number], files, heard)
                 if report is not None:
                     reports[number] = report
