@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from config.api import ApiSection
 from config.key_paths import KeyPath
 from config.names import RETURN_TO_SENDER, is_loopback, same_host
 from config.sections import NodeSection
@@ -27,10 +28,11 @@ class Conflict:
 
 def find_conflicts(data: Mapping[str, Any]) -> list[Conflict]:
     """Return every contradiction in the settings (raw, or dumped from the model); none when safe to start."""
-    node = data.get("node", {})
+    node, api = data.get("node", {}), data.get("api", {})
     peers, routes = _mappings(data.get("peers")), _mappings(data.get("routes"))
     return [
         *_open_door(node if isinstance(node, dict) else {}),
+        *_open_page(api if isinstance(api, dict) else {}),
         *_repeated_names("peers", peers),
         *_repeated_names("routes", routes),
         *_loops(node if isinstance(node, dict) else {}, peers),
@@ -76,6 +78,18 @@ def _open_door(node: Mapping[str, Any]) -> Iterator[Conflict]:
             ("node", "accept_from"),
             f"the node would listen on {host.strip()!r} and take images from anyone; "
             "list the AE titles that may call, or set host to 127.0.0.1",
+        )
+
+
+def _open_page(api: Mapping[str, Any]) -> Iterator[Conflict]:
+    host = api.get("host", ApiSection.model_fields["host"].default)
+    if api.get("enabled") is False or not isinstance(host, str) or is_loopback(host.strip()):
+        return
+    if not api.get("tls") and not api.get("trusted_proxies"):
+        yield Conflict(
+            ("api", "tls"),
+            f"the page would answer on {host.strip()!r} in the clear, and passwords with it; "
+            "set api.tls, or trusted_proxies for a proxy that speaks TLS, or host to 127.0.0.1",
         )
 
 

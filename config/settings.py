@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
+from config.api import ApiSection
 from config.audit import AuditSection
 from config.conflicts import Conflict, find_conflicts
 from config.errors import ConfigError, Problem, refusal
@@ -45,6 +46,7 @@ class Settings(Section):
     delivery: DeliverySection = DeliverySection()
     receiving: ReceivingSection = ReceivingSection()
     audit: AuditSection = AuditSection()
+    api: ApiSection = ApiSection()
     logging: LoggingSection = LoggingSection()
 
     @model_validator(mode="after")
@@ -128,6 +130,7 @@ def _below(settings: Settings, folder: Path) -> Settings:
             "node": node,
             "peers": peers,
             "audit": settings.audit.below(folder),
+            "api": settings.api.below(folder),
         }
     )
 

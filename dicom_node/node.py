@@ -41,6 +41,7 @@ class Role(StrEnum):
     RECEIVER = "receiver"
     WORKER = "worker"
     SENDER = "sender"
+    WEB = "web"
 
 
 def utc_now() -> datetime:
@@ -63,9 +64,13 @@ def run_role(role: Role, settings: Settings) -> None:
 def _run(role: Role, settings: Settings, stop: threading.Event) -> None:
     """Open the store and play the role."""
     with open_node_store(settings) as store:
-        {Role.RECEIVER: run_receiver, Role.WORKER: run_worker, Role.SENDER: run_sender}[role](
-            store, settings, stop
-        )
+        play = {
+            Role.RECEIVER: run_receiver,
+            Role.WORKER: run_worker,
+            Role.SENDER: run_sender,
+            Role.WEB: run_web,
+        }
+        play[role](store, settings, stop)
 
 
 def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> None:
@@ -111,6 +116,23 @@ def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
         every(1.0, "ship-audit", shipper.ship)
         stop.wait()
     sender.stop(settings.node.drain.total_seconds() * 0.8)
+
+
+def run_web(store: Store, settings: Settings, stop: threading.Event) -> None:
+    """Serve page and API; while there is no user, leave the first run's secret in the storage directory."""
+    # Loaded here: the other processes have no use for a web framework.
+    from dicom_node.api.server import bind, serve
+    from dicom_node.desk.desk import open_desk
+    from dicom_node.web.site import build_site
+
+    listener = bind(settings.api, stop)
+    if listener is None:
+        return
+    desk = open_desk(store, settings)
+    secret = desk.access.prepare_first_run(settings.storage.directory)
+    if secret is not None:
+        log.warning(events.FIRST_RUN, file=str(secret))
+    serve(build_site(desk), settings.api, listener, stop)
 
 
 @contextmanager

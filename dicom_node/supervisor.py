@@ -56,7 +56,7 @@ class Supervisor:
         self._settings = load_for_start(config)
         check_enhancers(self._settings)
         refuse_unsafe(self._settings)
-        self._children = [Child(role) for role in Role]
+        self._children = [Child(role) for role in Role if role is not Role.WEB or self._settings.api.enabled]
         self._stop = threading.Event()
 
     def run(self) -> int:

@@ -25,6 +25,7 @@ node:
   host: {host}
   port: {port}
   accept_from: [{{ae_title: "{pacs_ae}"}}, {{ae_title: SCANNER}}]
+api: {{enabled: false}}
 storage: {{directory: node-data, watermarks: {{soft: 99 %, hard: 100 %, reserve: 1 MB}}}}
 completion: {{quiet_period: 2 s, quiet_period_by_modality: {{CT: 2 s, MR: 2 s}}}}
 enhancement: {{enhancer: classical}}

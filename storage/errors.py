@@ -6,6 +6,7 @@ StorageError
 ├── DatabaseUnavailableError    the database did not answer, is locked for too long, or is damaged
 ├── SchemaError                 the schema of the database is unknown to this version
 ├── NotFoundError               no row has this key
+├── TakenError                  another row has this key already
 ├── IllegalTransitionError      the state does not allow the event
 └── LostClaimError              the claim on a job is no longer the caller's; write nothing more for it
 
@@ -45,6 +46,15 @@ class NotFoundError(StorageError):
 
     def __init__(self, what: str, key: int | str) -> None:
         super().__init__(f"no {what} {key}")
+        self.what = what
+        self.key = key
+
+
+class TakenError(StorageError):
+    """Another row has this key already."""
+
+    def __init__(self, what: str, key: str) -> None:
+        super().__init__(f"the {what} {key} is taken")
         self.what = what
         self.key = key
 

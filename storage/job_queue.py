@@ -21,6 +21,7 @@ from storage.errors import IllegalTransitionError, LostClaimError, NotFoundError
 from storage.job_rows import CANCELED_BY_OPERATOR, change_job, claimed_job, lock_job, move_job
 from storage.manifest import commit_manifest
 from storage.mapping import destination_status, job_record
+from storage.pauses import PART_OF_KIND, is_paused
 from storage.records import DestinationStatus, HeartbeatResult, JobRecord, Json, NewDeliveryJob, NewDerived
 from storage.states import WAITING_JOB_STATES, DeliveryState, JobEvent, JobKind, JobState, Stage
 from storage.tables import DeliveryRow, DestinationRow, JobRow
@@ -44,7 +45,7 @@ class JobQueue:
     def claim(
         self, kind: JobKind, worker: str, lease: timedelta, *, destination: str | None = None
     ) -> JobRecord | None:
-        """The next due job, now RUNNING under this worker; None when there is none.
+        """The next due job, now RUNNING under this worker; None when there is none, or the part is paused.
 
         ENHANCE: highest priority first, then oldest. DELIVER: strictly the oldest of the destination, and
         none while the destination is held. Attempt and token are committed before this returns.
@@ -271,6 +272,8 @@ class JobQueue:
         if destination is not None:
             query = query.where(JobRow.destination == destination)
         with self._database.reading() as session:
+            if is_paused(session, PART_OF_KIND[kind]):
+                return False
             return session.scalar(query.limit(1)) is not None
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
+from storage.access import Access
 from storage.audit import AuditLog
 from storage.audit_facts import AuditFacts
 from storage.clock import Clock, utc_now
@@ -16,7 +17,9 @@ from storage.index import Index
 from storage.job_queue import JobQueue
 from storage.listing import Listing
 from storage.migrate import current_revision, head_revision, upgrade
+from storage.pauses import Pauses
 from storage.spool import Spool
+from storage.statistics import Statistics
 from storage.sweep import SweepReport
 from storage.trail import Trail
 
@@ -35,6 +38,9 @@ class Store:
     listing: Listing
     audit: AuditLog
     audit_facts: AuditFacts
+    access: Access
+    pauses: Pauses
+    statistics: Statistics
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -84,5 +90,8 @@ def open_store(
         listing=Listing(database, root),
         audit=AuditLog(database),
         audit_facts=AuditFacts(database),
+        access=Access(database, now),
+        pauses=Pauses(database, now),
+        statistics=Statistics(database),
         _database=database,
     )

@@ -36,6 +36,7 @@ _LIMIT = timedelta(minutes=15)
 
 _CONFIG = """\
 node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
+api: {{enabled: false}}
 storage: {{directory: node-data, watermarks: {{soft: 99 %, hard: 100 %, reserve: 100 MB}}}}
 completion: {{quiet_period: 2 s, quiet_period_by_modality: {{CT: 2 s, MR: 2 s}}}}
 peers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from storage import desk_tables  # noqa: F401 (its tables belong to the same metadata)
 from storage.tables import Base
 
 context.configure(

@@ -1,0 +1,1 @@
+"""What an operator does at the desk: verbs over the store that page, API and command line call alike."""

@@ -1,0 +1,201 @@
+"""A desk over a real store, the whole site in front of it, and people of every role who are signed in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+from argon2.profiles import CHEAPEST
+from fastapi.testclient import TestClient
+
+from config.sections import Peer, Route, StorageSection
+from config.settings import Settings
+from dicom_node.api.security import CSRF_HEADER
+from dicom_node.desk.desk import Desk, open_desk
+from dicom_node.desk.roles import Role
+from dicom_node.web.site import build_site
+from storage.records import NewDeliveryJob, NewDerived, NewInstance, NewJob
+from storage.states import JobKind
+from storage.store import Store, open_store, upgrade
+
+ORIGIN = "https://node.test"
+PASSWORD = "correct horse battery staple"
+
+
+class People:
+    """Signs people in; each gets a browser of their own."""
+
+    password = PASSWORD
+    origin = ORIGIN
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.app = build_site(desk)
+
+    def nobody(self) -> TestClient:
+        """A browser that is not signed in."""
+        return TestClient(
+            self.app, base_url=ORIGIN, headers={"Origin": ORIGIN}, raise_server_exceptions=False
+        )
+
+    def sign_in(self, role: Role, name: str | None = None) -> TestClient:
+        """A browser in which a user of that role is signed in; its writes carry the CSRF token."""
+        name = name or f"{role.value}-1"
+        if self.desk.store.access.find_user(name) is None:
+            self.desk.access.add_user(name, role, PASSWORD, actor="test")
+        client = self.nobody()
+        answer = client.post("/api/v1/session", json={"name": name, "password": PASSWORD})
+        assert answer.status_code == 200, answer.text
+        client.headers[CSRF_HEADER] = answer.json()["csrf"]
+        return client
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        storage=StorageSection(directory=tmp_path / "data"),
+        peers=(Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=11113),),
+        routes=(Route(name="everything", send_to=("pacs",)),),
+    )
+
+
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def move(self, **by: float) -> None:
+        self.at += timedelta(**by)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the schema and nothing in it: migrating once is enough."""
+    path = tmp_path_factory.mktemp("empty") / "node.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(settings: Settings, clock: HandClock, empty_database: Path) -> Iterator[Store]:
+    settings.storage.directory.mkdir(mode=0o700)
+    shutil.copy(empty_database, settings.storage.directory / "node.db")
+    section = settings.storage
+    with open_store(section.resolved_database_url, section.directory, now=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(store: Store, settings: Settings, clock: HandClock) -> Desk:
+    opened = open_desk(store, settings, now=clock)
+    # The library's own cheapest profile: what is tested here is not how long a hash takes.
+    opened.access._hasher = PasswordHasher.from_parameters(CHEAPEST)
+    return opened
+
+
+@pytest.fixture
+def people(desk: Desk) -> People:
+    return People(desk)
+
+
+@pytest.fixture
+def viewer(people: People) -> TestClient:
+    return people.sign_in(Role.VIEWER)
+
+
+@pytest.fixture
+def operator(people: People) -> TestClient:
+    return people.sign_in(Role.OPERATOR)
+
+
+@pytest.fixture
+def admin(people: People) -> TestClient:
+    return people.sign_in(Role.ADMIN)
+
+
+class Line:
+    """Puts series, jobs and deliveries into the store as the line would."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.count = 0
+
+    def series(self, *, modality: str = "CT", calling: str = "SCANNER", instances: int = 1) -> int:
+        """One open series; its number."""
+        self.count += 1
+        for number in range(instances):
+            staged = self.store.spool.write(b"", [f"{self.count}.{number}".encode()])
+            added = self.store.index.add_instance(
+                NewInstance(
+                    study_uid=f"1.2.{self.count}",
+                    series_uid=f"1.2.3.{self.count}",
+                    modality=modality,
+                    sop_class="1.2.840.10008.5.1.4.1.1.2",
+                    sop_instance=f"1.2.3.{self.count}.{number}",
+                    transfer_syntax="1.2.840.10008.1.2.1",
+                    digest=staged.digest,
+                    path=self.store.spool.commit(staged),
+                    size=staged.size,
+                    association_id=None,
+                    calling_ae=calling,
+                    called_ae="ENHANCE",
+                )
+            )
+        return added.series.id
+
+    def close(self, series: int, event: str = "close", **why: str) -> None:
+        """Close the series; with a job when it is stable."""
+        revision = self.store.index.get_series(series).revision
+        spec = {"enhancer": "classical", "strength": 0.9, "destinations": ["pacs"], "source": []}
+        job = NewJob(f"key-{series}", spec=spec) if event == "close" else None
+        assert self.store.index.close_series(series, revision, event=event, job=job, **why)
+
+    def job(self, **how: str) -> int:
+        """A pending enhancement; its number."""
+        series = self.series(**how)
+        self.close(series)
+        return self.store.jobs.list(series_id=series)[0].id
+
+    def derived(self, count: int = 2, **how: str) -> tuple[int, int]:
+        """A finished enhancement with its delivery pending; the numbers of both jobs."""
+        self.job(**how)
+        job = self.store.jobs.claim(JobKind.ENHANCE, "worker", timedelta(seconds=60))
+        assert job is not None
+        folder = self.store.spool.derived_dir(job.id, job.token)
+        derived = []
+        for position in range(count):
+            path = folder / f"{position}"
+            path.write_bytes(b"derived")
+            derived.append(
+                NewDerived(
+                    sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+                    sop_instance_uid=f"2.25.{job.id}.{position}",
+                    series_instance_uid=f"2.25.{job.id}",
+                    transfer_syntax_uid="1.2.840.10008.1.2.1",
+                    path=path,
+                    digest="0" * 64,
+                    size=7,
+                    position=position,
+                )
+            )
+        facts = {"seconds": {"READ": 1.0, "ENHANCE": 5.0}, "enhancer": {"name": "classical", "version": "1"}}
+        (delivery,) = self.store.jobs.commit_manifest(job, derived, [NewDeliveryJob("pacs")], facts)
+        return job.id, delivery.id
+
+
+@pytest.fixture
+def line(store: Store) -> Line:
+    return Line(store)

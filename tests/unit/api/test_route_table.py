@@ -1,0 +1,78 @@
+"""Every route against every role: what a route lets in is written here once more, and tried."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from dicom_node.api.app import PREFIX, OpenRouteError, refuse_open_routes, served_routes
+from dicom_node.desk.roles import Role
+
+ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
+
+TABLE: dict[tuple[str, str], Role | None] = {
+    ("GET", "/"): ANYONE,
+    ("POST", "/api/v1/session"): ANYONE,
+    ("GET", "/api/v1/session"): VIEWER,
+    ("DELETE", "/api/v1/session"): VIEWER,
+    ("GET", "/api/v1/session/first-run"): ANYONE,
+    ("POST", "/api/v1/session/first-run"): ANYONE,
+    ("GET", "/api/v1/overview"): VIEWER,
+    ("GET", "/api/v1/series"): VIEWER,
+    ("GET", "/api/v1/series/{series_id}"): VIEWER,
+    ("GET", "/api/v1/series/{series_id}/instances"): VIEWER,
+    ("GET", "/api/v1/jobs"): VIEWER,
+    ("GET", "/api/v1/jobs/{job_id}"): VIEWER,
+    ("GET", "/api/v1/deliveries"): VIEWER,
+    ("GET", "/api/v1/events"): VIEWER,
+    ("GET", "/api/v1/peers"): VIEWER,
+    ("GET", "/api/v1/peers/{name}"): VIEWER,
+    ("GET", "/api/v1/routes"): VIEWER,
+    ("GET", "/api/v1/routes/{position}"): VIEWER,
+}
+
+
+def served(app) -> set[tuple[str, str]]:
+    return {
+        (method, route.path)
+        for route in served_routes(app)
+        for method in route.methods
+        if not is_page(route.path)
+    }
+
+
+def is_page(path: str) -> bool:
+    """Pages are named in a table of their own, beside their tests."""
+    return path != "/" and not path.startswith(PREFIX)
+
+
+def test_the_table_names_every_route_of_the_api(people):
+    assert served(people.app) == set(TABLE)
+
+
+@pytest.mark.parametrize("caller", [None, *Role])
+def test_a_route_lets_in_whom_the_table_says(people, caller):
+    client = people.nobody() if caller is None else people.sign_in(caller)
+    token = client.headers.get("X-CSRF-Token")
+    for (method, path), needed in TABLE.items():
+        if (method, path) == ("DELETE", "/api/v1/session"):
+            continue
+        target = re.sub(r"\{[^}]*\}", "987654", path)
+        answer = client.request(method, target, headers={"X-CSRF-Token": token} if token else {})
+        if needed is None:
+            assert answer.status_code not in (401, 403) or method == "POST", (method, path)
+        elif caller is None:
+            assert answer.status_code == 401, (method, path)
+        elif caller.rank < needed.rank:
+            assert answer.status_code == 403, (method, path)
+        else:
+            assert answer.status_code not in (401, 403), (method, path)
+        assert answer.status_code < 500, (method, path, answer.text)
+
+
+def test_an_application_with_a_route_that_declares_no_role_is_not_served(people):
+    people.app.get("/forgotten")(lambda: None)
+
+    with pytest.raises(OpenRouteError, match="/forgotten"):
+        refuse_open_routes(people.app)
