@@ -12,36 +12,56 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from config.base import Section, whole
 from config.conditions import Condition, one_or_many
 from config.errors import refusal
+from config.imaging import RouteAssembly, RouteDerivation
 from config.names import (
     RETURN_TO_SENDER,
     AETitle,
     AETitles,
     EnhancerName,
     Host,
-    LongText,
     Modality,
     Network,
     PeerName,
     Port,
     PortOrFree,
     RouteName,
-    ShortText,
     Text,
-    UidRoot,
 )
 from config.quantities import DurationBetween, PercentBetween, SizeBetween
 from config.tls import ListenerTls, PeerTls, PlainPath
+
+__all__ = [
+    "Caller",
+    "CompletionSection",
+    "DeliverySection",
+    "EnhancementSection",
+    "LoggingSection",
+    "NodeSection",
+    "OptionValue",
+    "PduSize",
+    "Peer",
+    "Percent",
+    "PositiveDuration",
+    "QuietPeriod",
+    "Route",
+    "RouteEnhancement",
+    "Section",
+    "StorageSection",
+    "Timeout",
+    "Timeouts",
+    "Watermarks",
+    "whole",
+]
 
 _ZERO = timedelta(0)
 PositiveDuration = Annotated[timedelta, DurationBetween(more_than=_ZERO, at_most=timedelta(days=365))]
@@ -52,11 +72,6 @@ Percent = Annotated[float, PercentBetween(more_than=0.0, at_most=100.0)]
 PduSize = Annotated[int, SizeBetween(at_least=4 * 1024, at_most=16 * 1024**2)]
 
 
-def whole(*, at_least: int, at_most: int) -> Any:
-    """A whole number within a range; true and false are no numbers."""
-    return Field(strict=True, ge=at_least, le=at_most)
-
-
 def _plain_option(value: Any) -> Any:
     if isinstance(value, (str, int, float)):
         return value
@@ -64,12 +79,6 @@ def _plain_option(value: Any) -> Any:
 
 
 OptionValue = Annotated[str | int | float | bool, BeforeValidator(_plain_option)]
-
-
-class Section(BaseModel):
-    """Frozen; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Timeouts(Section):
@@ -201,6 +210,8 @@ class Route(Section):
     when: Condition = Condition()
     action: Literal["enhance", "ignore"] = "enhance"
     enhancement: RouteEnhancement = RouteEnhancement()
+    assembly: RouteAssembly = RouteAssembly()
+    derivation: RouteDerivation = RouteDerivation()
     priority: Annotated[int, whole(at_least=-10, at_most=10)] = 0
     quiet_period: QuietPeriod | None = None
     send_to: Annotated[tuple[Text, ...], BeforeValidator(one_or_many)] = Field(
@@ -245,20 +256,6 @@ class EnhancementSection(Section):
     time_limit: PositiveDuration = timedelta(minutes=30)
     attempts: Annotated[int, whole(at_least=1, at_most=20)] = 3
     lease: Timeout = timedelta(seconds=20)
-
-
-class DerivationSection(Section):
-    """How the derived series describes itself."""
-
-    series_number_offset: Annotated[int, whole(at_least=1, at_most=1_000_000_000)] = 7000
-    description_suffix: ShortText = "[AI-DN]"
-    equipment_policy: Literal["standard", "inherit"] = "standard"
-    manufacturer: LongText = "DICOM Enhancement Node"
-    station_name: ShortText | None = None
-    comment: bool = True
-    content_qualification: Literal["RESEARCH"] = "RESEARCH"
-    image_type_term: bool = True
-    uid_root: UidRoot | None = None
 
 
 class DeliverySection(Section):

@@ -12,6 +12,7 @@ from config.audit import AuditSection
 from config.conflicts import Conflict, find_conflicts
 from config.errors import ConfigError, Problem, refusal
 from config.file_faults import find_exposed_password, find_file_faults
+from config.imaging import AssemblySection, DerivationSection
 from config.key_paths import KeyPath, key_path_text, line_of
 from config.problems import in_file_order, list_problems
 from config.quantities import WRITTEN
@@ -19,7 +20,6 @@ from config.receiving import ReceivingSection
 from config.sections import (
     CompletionSection,
     DeliverySection,
-    DerivationSection,
     EnhancementSection,
     LoggingSection,
     NodeSection,
@@ -42,6 +42,7 @@ class Settings(Section):
     routes: tuple[Route, ...] = ()
     completion: CompletionSection = CompletionSection()
     enhancement: EnhancementSection = EnhancementSection()
+    assembly: AssemblySection = AssemblySection()
     derivation: DerivationSection = DerivationSection()
     delivery: DeliverySection = DeliverySection()
     receiving: ReceivingSection = ReceivingSection()

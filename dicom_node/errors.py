@@ -54,6 +54,14 @@ class Reason(StrEnum):
     GANTRY_TILT = "GANTRY_TILT", "The gantry was tilted: the slices are sheared against each other."
     IRREGULAR_SPACING = "IRREGULAR_SPACING", "The distance between slices changes within the series."
     MIXED_GEOMETRY = "MIXED_GEOMETRY", "Matrix size, pixel spacing or orientation differ within the series."
+    SHORT_RUN = "SHORT_RUN", "Too few slices at equal distance lie beside each other here."
+    BLOCKS = "BLOCKS", "The series is several blocks of slices; each was taken as a volume of its own."
+    GAP = "GAP", "Slices are missing; what lies on either side was taken as a volume of its own."
+    ORIENTATION_JITTER = "ORIENTATION_JITTER", "The orientation of the slices differs in its last digits."
+    NO_FRAME_OF_REFERENCE = (
+        "NO_FRAME_OF_REFERENCE",
+        "The source names no frame of reference; none was invented.",
+    )
     TOO_FEW_SLICES = "TOO_FEW_SLICES", "The series has fewer slices than the enhancement needs."
     NO_GEOMETRY = "NO_GEOMETRY", "Position, orientation or pixel spacing is missing or not usable."
     UNSUPPORTED_SOP_CLASS = "UNSUPPORTED_SOP_CLASS", "Objects of this SOP class are kept but not enhanced."

@@ -26,7 +26,7 @@ from dicom_node.imaging.equipment import set_equipment
 from dicom_node.imaging.identity import IMAGE_TYPE_TERM
 from dicom_node.imaging.provenance import DerivationPolicy, Provenance, local_time
 from dicom_node.imaging.references import Reference, set_references
-from dicom_node.imaging.series_reader import SourceSeries, SourceSlice
+from dicom_node.imaging.series_reader import SourceSeries, SourceSlice, SourceVolume
 from dicom_node.imaging.source_rules import CT_IMAGE, LOSSY_SYNTAXES
 from dicom_node.imaging.text_values import joined
 from dicom_node.imaging.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, UidPlan
@@ -108,7 +108,7 @@ def series_identity(
     suffix = policy.description_suffix if described else policy.lone_description
     headers = [s.header for s in source.slices]
     numbers = [h.instance_number for h in headers]
-    unique = None not in numbers and len(set(numbers)) == len(numbers)
+    unique = None not in numbers and all(_are_unique(part) for part in source.volumes)
     return SeriesIdentity(
         series_uid=uids.series_uid,
         series_number=_series_number(first.header.series_number, policy, taken_series_numbers),
@@ -117,6 +117,12 @@ def series_identity(
         instance_numbers=None if unique else tuple(range(1, len(numbers) + 1)),
         series_mates=frozenset(h.sop_instance_uid for h in headers),
     )
+
+
+def _are_unique(part: SourceVolume) -> bool:
+    """Whether InstanceNumbers tell the slices of one volume apart; two echoes may well share theirs."""
+    numbers = {piece.header.instance_number for piece in part.slices}
+    return len(numbers) == len(part.slices)
 
 
 def derive_attributes(
@@ -128,7 +134,10 @@ def derive_attributes(
     policy: DerivationPolicy,
     uids: UidPlan,
 ) -> Attributes:
-    """Return all attributes of the derived slice but its pixels; the source stays as it is."""
+    """Return all attributes of the derived slice but its pixels; the source stays as it is.
+
+    `position` counts the slices of the series from 0.
+    """
     attributes = _copied(piece)
     header = piece.header
     is_ct = header.sop_class_uid == CT_IMAGE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,10 @@ from dicom_node.imaging.derivation import (
     series_identity,
 )
 from dicom_node.imaging.elements import integer
-from dicom_node.imaging.encoding import encode_file, put_bytes
+from dicom_node.imaging.encoding import Attributes, encode_file, put_bytes
 from dicom_node.imaging.parsing import read_dataset
 from dicom_node.imaging.pixels import Cells
-from dicom_node.imaging.series_reader import SourceSeries, SourceSlice
+from dicom_node.imaging.series_reader import SourceSeries, SourceSlice, SourceVolume
 from dicom_node.imaging.uids import UidPlan
 from engine.volume import Volume
 
@@ -52,7 +52,7 @@ class DerivedInstance:
 
 def derive_series(
     source: SourceSeries,
-    enhanced: Volume,
+    enhanced: Sequence[Volume],
     *,
     provenance: Provenance,
     policy: DerivationPolicy,
@@ -60,20 +60,20 @@ def derive_series(
     directory: Path,
     neighbours: Sequence[Path] = (),
     taken_series_numbers: frozenset[int] = frozenset(),
+    parameters: Sequence[Mapping[str, str | int | float | bool]] = (),
 ) -> tuple[DerivedInstance, ...]:
-    """Write one derived instance per source slice into `directory`, synced, in slice order.
+    """Write one derived instance per source slice into `directory`, synced, volume by volume in slice order.
 
+    enhanced              one volume for each of `source.volumes`
     neighbours            an instance of each other series of the study: their numbers are taken
     taken_series_numbers  further numbers the derived series must not have
+    parameters            what was used on each volume, instead of the provenance's parameters
 
     When this returns, files and directory entries are on stable storage. Raises `DeriveError`:
     INTERNAL_ERROR for a volume of another shape, NO_SPACE when the disk is full, STORAGE_FAILED for any
     other failure to write. What was written until then stays in `directory`, which the caller owns.
     """
-    if enhanced.array.shape != source.volume.array.shape:
-        raise DeriveError(
-            Reason.INTERNAL_ERROR, f"Shape {enhanced.array.shape} for {source.volume.array.shape}."
-        )
+    _require_same_shapes(source, enhanced)
     identity = series_identity(
         source,
         provenance=provenance,
@@ -81,23 +81,37 @@ def derive_series(
         uids=uids,
         taken_series_numbers=taken_series_numbers | _numbers_of(neighbours),
     )
-    written = []
+    written: list[DerivedInstance] = []
     try:
-        for position, piece in enumerate(source.slices):
-            attributes = derive_attributes(
-                piece, position, identity=identity, provenance=provenance, policy=policy, uids=uids
-            )
-            cells = to_cells(enhanced.array[position], piece, _padding_mask(source, position))
-            put_bytes(attributes, "PixelData", cells.astype("<u2", copy=False).tobytes(), vr="OW")
-            content = encode_file(attributes, file_meta(attributes))
-            path = directory / f"{position + 1:05d}.dcm"
-            _write_synced(path, content)
-            written.append(_instance(path, content, piece, position, uids))
+        for number, (part, volume) in enumerate(zip(source.volumes, enhanced, strict=True)):
+            used = replace(provenance, parameters=parameters[number]) if parameters else provenance
+            for index, piece in enumerate(part.slices):
+                attributes = derive_attributes(
+                    piece, len(written), identity=identity, provenance=used, policy=policy, uids=uids
+                )
+                put_pixels(attributes, to_cells(volume.array[index], piece, _padding_mask(part, index)))
+                content = encode_file(attributes, file_meta(attributes))
+                path = directory / f"{len(written) + 1:05d}.dcm"
+                _write_synced(path, content)
+                written.append(_instance(path, content, piece, len(written), uids))
         _sync_directory(directory)
     except OSError as exc:
         reason = Reason.NO_SPACE if exc.errno in _NO_SPACE else Reason.STORAGE_FAILED
         raise DeriveError(reason, f"Writing failed ({errno.errorcode.get(exc.errno or 0, '?')}).") from exc
     return tuple(written)
+
+
+def _require_same_shapes(source: SourceSeries, enhanced: Sequence[Volume]) -> None:
+    """One enhanced volume for each of the source's, of its shape."""
+    expected = [part.volume.array.shape for part in source.volumes]
+    found = [volume.array.shape for volume in enhanced]
+    if expected != found:
+        raise DeriveError(Reason.INTERNAL_ERROR, f"Shapes {found} for {expected}.")
+
+
+def put_pixels(attributes: Attributes, cells: Cells) -> None:
+    """Set the pixel data, little endian."""
+    put_bytes(attributes, "PixelData", cells.astype("<u2", copy=False).tobytes(), vr="OW")
 
 
 def to_cells(real: NDArray[np.float32], piece: SourceSlice, padding: NDArray[np.bool_] | None) -> Cells:
@@ -136,9 +150,9 @@ def _moved_out(scaled: NDArray[np.float64], piece: SourceSlice) -> NDArray[np.in
     return moved
 
 
-def _padding_mask(source: SourceSeries, position: int) -> NDArray[np.bool_] | None:
+def _padding_mask(part: SourceVolume, index: int) -> NDArray[np.bool_] | None:
     """Which pixels of the slice are padding, None when none is."""
-    return None if source.volume.valid is None else ~source.volume.valid[position]
+    return None if part.volume.valid is None else ~part.volume.valid[index]
 
 
 def _instance(

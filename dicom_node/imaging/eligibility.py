@@ -1,24 +1,25 @@
 """Whether a complete series is enhanced, left alone or held for a person, and on what evidence.
 
-Classic single-frame CT and MR on a regular grid are enhanced. Everything else ends here with a reason,
-before any pixel is read.
+Whatever is one or several regular volumes of classic single-frame CT or MR images is enhanced. Everything
+else ends here with a reason, before any pixel is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dicom_node.errors import HoldSeriesError, Reason, SkipSeriesError
+from dicom_node.imaging.assembly import AssemblyPolicy, SeriesPlan, assemble
 from dicom_node.imaging.evidence import Evidence, gather
 from dicom_node.imaging.headers import InstanceHeader
-from dicom_node.imaging.source_rules import require_one_volume, require_source_images
-from dicom_node.imaging.stacking import arrange
+from dicom_node.imaging.source_rules import screen
 
-__all__ = ["Evidence", "check_series"]
+__all__ = ["AssemblyPolicy", "Evidence", "SeriesPlan", "check_series"]
 
 
-def check_series(headers: Sequence[InstanceHeader], *, minimum_slices: int, allow_lossy: bool) -> Evidence:
-    """Return the evidence for a series that may be enhanced.
+def check_series(headers: Sequence[InstanceHeader], policy: AssemblyPolicy) -> SeriesPlan:
+    """Return the volumes of a series that may be enhanced, with the evidence.
 
     Raises `SkipSeriesError` when it is right to leave the series alone, `HoldSeriesError` when a person
     has to look: other patients, other studies, two contents of one UID, missing slices, positions taken
@@ -29,16 +30,16 @@ def check_series(headers: Sequence[InstanceHeader], *, minimum_slices: int, allo
         raise SkipSeriesError(Reason.TOO_FEW_SLICES, "No instance.")
     evidence = gather(headers)
     try:
-        require_source_images(headers, allow_lossy=allow_lossy)
-        _require_one_identity(headers)
-        require_one_volume(headers)
-        _require_all_counted(evidence)
-        _require_enough(evidence, minimum_slices)
-        _, evidence = arrange(headers, evidence)
+        chosen, left_out = screen(headers, policy)
+        evidence = replace(evidence, left_out=left_out)
+        _require_one_identity([headers[i] for i in chosen])
+        if not policy.released:
+            _require_all_counted(evidence)
+        _require_enough(len(chosen), policy.minimum_slices)
+        return assemble(headers, policy, evidence, chosen)
     except (SkipSeriesError, HoldSeriesError) as exc:
         exc.evidence = exc.evidence or evidence.as_json()
         raise
-    return evidence
 
 
 def _require_one_identity(headers: Sequence[InstanceHeader]) -> None:
@@ -67,7 +68,7 @@ def _require_all_counted(evidence: Evidence) -> None:
         )
 
 
-def _require_enough(evidence: Evidence, minimum_slices: int) -> None:
+def _require_enough(found: int, minimum_slices: int) -> None:
     """At least as many slices as the enhancement needs."""
-    if evidence.found < minimum_slices:
-        raise SkipSeriesError(Reason.TOO_FEW_SLICES, f"{evidence.found} of at least {minimum_slices}.")
+    if found < minimum_slices:
+        raise SkipSeriesError(Reason.TOO_FEW_SLICES, f"{found} of at least {minimum_slices}.")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from dicom_node.errors import Reason
 from dicom_node.imaging.headers import InstanceHeader
+
+_LISTED = 100
+"""Slices left out that the job log names one by one; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,33 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A slice that belongs to no volume and stays as it is: nothing is derived from it."""
+
+    sop_instance_uid: str
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """One volume of the series: what tells it apart, how many slices, how they lie."""
+
+    label: str
+    slices: int
+    spacing_mm: float
+    shear_deg: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the database."""
+        return {
+            "label": self.label,
+            "slices": self.slices,
+            "spacing_mm": round(self.spacing_mm, 4),
+            "shear_deg": round(self.shear_deg, 3),
+        }
+
+
+@dataclass(frozen=True)
 class Evidence:
     """How complete and how regular a series is, as far as it can be told.
 
@@ -33,6 +64,9 @@ class Evidence:
     gaps             holes in the stack
     duplicates       instances that share their position with another one
     number_holes     InstanceNumbers that are skipped between the smallest and the largest
+    volumes          what the series was taken apart into
+    left_out         slices that belong to no volume, each with its reason
+    notes            what is unusual about a series that is enhanced all the same
     """
 
     level: Literal["count", "geometry"]
@@ -43,6 +77,9 @@ class Evidence:
     shear_deg: float | None = None
     gaps: tuple[Gap, ...] = ()
     duplicates: int = 0
+    volumes: tuple[VolumeFacts, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[Reason, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values for the database."""
@@ -58,11 +95,14 @@ class Evidence:
                 for g in self.gaps
             ],
             "duplicates": self.duplicates,
+            "volumes": [volume.as_json() for volume in self.volumes],
+            "left_out": len(self.left_out),
+            "left_out_instances": [
+                {"sop_instance_uid": entry.sop_instance_uid, "reason": str(entry.reason)}
+                for entry in self.left_out[:_LISTED]
+            ],
+            "notes": [str(note) for note in self.notes],
         }
-
-    def with_stack(self, *, spacing_mm: float | None, shear_deg: float | None) -> Evidence:
-        """Return the same evidence with what the positions say."""
-        return replace(self, spacing_mm=spacing_mm, shear_deg=shear_deg)
 
 
 def gather(headers: Sequence[InstanceHeader]) -> Evidence:

@@ -30,6 +30,8 @@ SHEAR_LIMIT_DEG = 0.5
 SAME_POSITION_MM = 0.01
 """Slices closer than this along the normal share a position."""
 _PIXEL_SPACING_SHARE = 1e-4
+_FAR_MM = 1e5
+"""No patient is a hundred metres away, and no pixel is as wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,12 @@ class Stack:
         return bool(residual <= self.tolerance_mm(float(slope)))
 
     @property
+    def first_at_each_position(self) -> tuple[int, ...]:
+        """Index of the first slice at each position (`SAME_POSITION_MM`), ascending."""
+        starts = np.diff(self.distances, prepend=-np.inf) > SAME_POSITION_MM
+        return tuple(int(i) for i in np.flatnonzero(starts))
+
+    @property
     def sideways_mm(self) -> float:
         """Largest distance of a slice origin from the straight line through all of them."""
         d = self.distances - self.distances.mean()
@@ -98,6 +106,66 @@ class Stack:
         affine[:3, 2] = self.row * self.pixel_spacing[1]
         affine[:3, 3] = self.positions[0]
         return affine
+
+
+def has_place(header: InstanceHeader) -> bool:
+    """Whether a slice states a usable position, orientation and pixel spacing (PS3.3 C.7.6.2)."""
+    g = header.geometry
+    if g.position is None or g.orientation is None or g.pixel_spacing is None:
+        return False
+    values = (np.array([part], dtype=np.float64) for part in (g.position, g.orientation, g.pixel_spacing))
+    return _is_usable(*values)
+
+
+def grid_groups(headers: Sequence[InstanceHeader]) -> list[tuple[int, ...]]:
+    """Return indices of slices that share matrix, pixel spacing, SOP class and orientation, largest group first.
+
+    Every slice has a place (`has_place`). Orientations within `ORIENTATION_TOLERANCE_DEG` count as one.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, header in enumerate(headers):
+        groups.setdefault(_grid_key(header, list(groups)), []).append(index)
+    found = [part for group in groups.values() for part in _by_orientation(headers, group)]
+    return sorted(found, key=len, reverse=True)
+
+
+def _grid_key(header: InstanceHeader, known: Sequence[tuple[object, ...]]) -> tuple[object, ...]:
+    """Matrix, class and pixel spacing; a spacing that differs in its last digits counts as one seen before."""
+    spacing = header.geometry.pixel_spacing or (0.0, 0.0)
+    key = (header.sop_class_uid, header.pixels.rows, header.pixels.columns, header.pixels.bits_allocated)
+    for other in known:
+        before = np.array(other[4:], dtype=np.float64)
+        if other[:4] == key and np.abs(before / spacing - 1).max() <= _PIXEL_SPACING_SHARE:
+            return other
+    return (*key, *spacing)
+
+
+def _by_orientation(headers: Sequence[InstanceHeader], group: list[int]) -> list[tuple[int, ...]]:
+    """Cut a group into slices of one orientation: around the median, else around the first slice."""
+    parts = []
+    while group:
+        orientations = np.array([headers[i].geometry.orientation for i in group], dtype=np.float64)
+        near = _turned_deg(orientations, np.median(orientations, axis=0)) <= ORIENTATION_TOLERANCE_DEG
+        if not near.any():
+            near = _turned_deg(orientations, orientations[0]) <= ORIENTATION_TOLERANCE_DEG
+        parts.append(tuple(i for i, is_near in zip(group, near, strict=True) if is_near))
+        group = [i for i, is_near in zip(group, near, strict=True) if not is_near]
+    return parts
+
+
+def _turned_deg(orientations: Floats, reference: Floats) -> Floats:
+    """How far rows and columns are turned against a reference, the larger of both: (n,)."""
+    angles = []
+    for part in (slice(0, 3), slice(3, 6)):
+        vectors, axis = orientations[:, part], reference[part]
+        across = np.linalg.norm(np.cross(vectors, axis), axis=1)
+        angles.append(np.degrees(np.arctan2(across, vectors @ axis)))
+    return np.asarray(np.maximum(angles[0], angles[1]), np.float64)
+
+
+def has_jitter(headers: Sequence[InstanceHeader]) -> bool:
+    """Whether slices of one orientation state it in different digits."""
+    return len({header.geometry.orientation for header in headers}) > 1
 
 
 def make_stack(headers: Sequence[InstanceHeader]) -> Stack:
@@ -141,18 +209,24 @@ def _read(headers: Sequence[InstanceHeader]) -> tuple[Floats, Floats, Floats]:
 
 def _require_usable(positions: Floats, orientations: Floats, spacings: Floats) -> None:
     """Finite numbers, positive spacing, direction cosines that are unit vectors at right angles."""
+    if not _is_usable(positions, orientations, spacings):
+        raise SkipSeriesError(Reason.NO_GEOMETRY, "Direction cosines or spacing are no geometry.")
+
+
+def _is_usable(positions: Floats, orientations: Floats, spacings: Floats) -> bool:
+    """Whether these are a geometry: (n, 3), (n, 6), (n, 2)."""
     row, column = orientations[:, :3], orientations[:, 3:]
-    usable = (
+    return bool(
         np.isfinite(positions).all()
         and np.isfinite(orientations).all()
         and np.isfinite(spacings).all()
-        and bool((spacings > 0).all())
-        and bool((np.abs(np.linalg.norm(row, axis=1) - 1) <= UNIT_TOLERANCE).all())
-        and bool((np.abs(np.linalg.norm(column, axis=1) - 1) <= UNIT_TOLERANCE).all())
-        and bool((np.abs((row * column).sum(axis=1)) <= UNIT_TOLERANCE).all())
+        and np.abs(positions).max() < _FAR_MM
+        and (spacings > 0).all()
+        and (spacings < _FAR_MM).all()
+        and (np.abs(np.linalg.norm(row, axis=1) - 1) <= UNIT_TOLERANCE).all()
+        and (np.abs(np.linalg.norm(column, axis=1) - 1) <= UNIT_TOLERANCE).all()
+        and (np.abs((row * column).sum(axis=1)) <= UNIT_TOLERANCE).all()
     )
-    if not usable:
-        raise SkipSeriesError(Reason.NO_GEOMETRY, "Direction cosines or spacing are no geometry.")
 
 
 def _require_one_matrix(headers: Sequence[InstanceHeader], spacings: Floats) -> None:
@@ -170,13 +244,11 @@ def _common_axes(orientations: Floats) -> tuple[Floats, Floats, Floats]:
     median = np.median(orientations, axis=0)
     row = _unit(median[:3])
     column = _unit(median[3:] - row * (median[3:] @ row))
-    for axis, vectors in ((row, orientations[:, :3]), (column, orientations[:, 3:])):
-        across = np.linalg.norm(np.cross(vectors, axis), axis=1)
-        turned = float(np.degrees(np.arctan2(across, vectors @ axis)).max())
-        if turned > ORIENTATION_TOLERANCE_DEG:
-            raise SkipSeriesError(
-                Reason.MIXED_GEOMETRY, f"Slices are turned against each other by {turned:.1f} degrees."
-            )
+    turned = float(_turned_deg(orientations, np.concatenate([row, column])).max())
+    if turned > 2 * ORIENTATION_TOLERANCE_DEG:
+        raise SkipSeriesError(
+            Reason.MIXED_GEOMETRY, f"Slices are turned against each other by {turned:.1f} degrees."
+        )
     return row, column, np.cross(row, column)
 
 

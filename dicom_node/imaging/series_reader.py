@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from dicom_node.errors import Reason, SkipSeriesError, UnreadableInstanceError
+from dicom_node.imaging.assembly import AssemblyPolicy, PlannedVolume, assemble
 from dicom_node.imaging.elements import stored, tag_of
-from dicom_node.imaging.evidence import gather
+from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.evidence import Evidence, LeftOut
 from dicom_node.imaging.headers import InstanceHeader, header_of
 from dicom_node.imaging.parsing import read_dataset
 from dicom_node.imaging.pixels import (
@@ -25,7 +27,6 @@ from dicom_node.imaging.pixels import (
     read_cells,
 )
 from dicom_node.imaging.source_rules import CT_IMAGE
-from dicom_node.imaging.stacking import arrange
 from engine.volume import IntensityUnit, Volume
 
 
@@ -37,6 +38,7 @@ class SourceSlice:
     slope, intercept   real = slope * stored + intercept, this slice's own
     padding_cells  the 16-bit cells of the padding pixels in raster order, None when there are none
     native_share   bytes of the decoded pixels per byte in the file (the compression ratio)
+    frame          number of the frame in a multi-frame instance, from 1; None in a single-frame one
     """
 
     path: Path
@@ -48,58 +50,92 @@ class SourceSlice:
     padding: Padding | None
     padding_cells: NDArray[np.uint16] | None
     native_share: float
+    frame: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SourceVolume:
+    """One volume of a series; `slices[i]` is `volume.array[i]`, sorted along the slice normal.
+
+    label  what tells it from the other volumes of its series, ASCII, empty for an only one
+    """
+
+    slices: tuple[SourceSlice, ...]
+    volume: Volume
+    label: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceSeries:
-    """A series as one volume; `slices[i]` is `volume.array[i]`, sorted along the slice normal."""
+    """A series as the volumes it holds, in the order they are worked on; what none holds is left out."""
 
-    slices: tuple[SourceSlice, ...]
-    volume: Volume
+    volumes: tuple[SourceVolume, ...]
+    evidence: Evidence
+
+    @property
+    def slices(self) -> tuple[SourceSlice, ...]:
+        """The slices of all volumes, volume by volume."""
+        return tuple(piece for part in self.volumes for piece in part.slices)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Instances of the source from which nothing is derived, each with its reason."""
+        return self.evidence.left_out
+
+    @property
+    def volume(self) -> Volume:
+        """The volume of a series that holds one; raises `ValueError` where it holds several."""
+        (only,) = self.volumes
+        return only.volume
 
     @property
     def series_instance_uid(self) -> str:
         """The Series Instance UID of the source."""
-        return self.slices[0].header.series_instance_uid
+        return self.volumes[0].slices[0].header.series_instance_uid
 
     @property
     def study_instance_uid(self) -> str:
         """The Study Instance UID of the source."""
-        return self.slices[0].header.study_instance_uid
+        return self.volumes[0].slices[0].header.study_instance_uid
 
     @property
     def is_ct(self) -> bool:
         """Whether the slices are CT Images, in Hounsfield units."""
-        return self.slices[0].header.sop_class_uid == CT_IMAGE
+        return self.volumes[0].slices[0].header.sop_class_uid == CT_IMAGE
 
 
-def read_series(paths: Sequence[Path]) -> SourceSeries:
-    """Read the instances of one series and assemble them.
+def read_series(paths: Sequence[Path], policy: AssemblyPolicy | None = None) -> SourceSeries:
+    """Read the instances of one series and assemble their volumes.
 
-    Asks only what assembly needs: one pixel format, usable rescale, a regular grid. Whether the series
-    should be enhanced is `eligibility`'s question. Raises `UnreadableInstanceError`,
-    `UndecodablePixelsError`, `SkipSeriesError` or `HoldSeriesError`.
+    With a policy the series is judged as `check_series` does, and what that leaves out is not read. Without
+    one only assembly is asked: usable rescale, regular grids of at least two slices. Raises
+    `UnreadableInstanceError`, `UndecodablePixelsError`, `SkipSeriesError` or `HoldSeriesError`.
     """
     read = [_read_slice(path) for path in paths]
     if not read:
         raise SkipSeriesError(Reason.TOO_FEW_SLICES, "No instance.")
     headers = [source.header for source, _ in read]
-    if len({h.sop_class_uid for h in headers}) > 1:
-        raise SkipSeriesError(Reason.MIXED_GEOMETRY, "Several SOP classes.")
-    stack, _ = arrange(headers, gather(headers))
-    shape = (len(read), *read[0][1].shape)
+    bare = AssemblyPolicy(minimum_slices=2)
+    plan = assemble(headers, bare) if policy is None else check_series(headers, policy)
+    return SourceSeries(tuple(_fill(planned, read) for planned in plan.volumes), plan.evidence)
+
+
+def _fill(planned: PlannedVolume, read: Sequence[tuple[SourceSlice, Cells]]) -> SourceVolume:
+    """Put the pixels of the planned slices into one array."""
+    first = read[planned.members[0]][0]
+    shape = (len(planned.members), first.layout.rows, first.layout.columns)
     array, valid = np.empty(shape, np.float32), np.ones(shape, np.bool_)
     slices = []
-    for position, index in enumerate(stack.order):
+    for position, index in enumerate(planned.members):
         source, cells = read[index]
         array[position] = real_values(cells, source)
         mask = source.padding.mask(cells, source.layout) if source.padding is not None else None
         slices.append(_remember_padding(source, cells, mask))
         if mask is not None:
             valid[position] = ~mask
-    unit = IntensityUnit.HU if headers[0].sop_class_uid == CT_IMAGE else IntensityUnit.ARBITRARY
-    volume = Volume(array, stack.affine, unit, None if valid.all() else valid)
-    return SourceSeries(slices=tuple(slices), volume=volume)
+    unit = IntensityUnit.HU if first.header.sop_class_uid == CT_IMAGE else IntensityUnit.ARBITRARY
+    volume = Volume(array, planned.stack.affine, unit, None if valid.all() else valid)
+    return SourceVolume(tuple(slices), volume, planned.label)
 
 
 def real_values(cells: Cells, source: SourceSlice) -> NDArray[np.float32]:

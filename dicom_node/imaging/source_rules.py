@@ -5,10 +5,12 @@ Order matters: the first rule that objects gives the reason, from what the objec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 
 from dicom_node.errors import Reason, SkipSeriesError
+from dicom_node.imaging.assembly import AssemblyPolicy
+from dicom_node.imaging.evidence import LeftOut
 from dicom_node.imaging.headers import InstanceHeader
 from dicom_node.imaging.pixels import can_decode
 
@@ -62,7 +64,8 @@ _COMPUTED_PHRASES = frozenset(
         "CSAPARALLEL",
     }
 )
-_MULTI_ENERGY_TERMS = ("VMI", "MAT_", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "EDW_ATOMIC_NUM")
+_MONOENERGETIC_TERMS = ("VMI", "MONOENERGETIC", "MONO_")
+_MATERIAL_TERMS = ("MAT_", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "EDW_ATOMIC_NUM")
 _NON_MAGNITUDE_TERMS = frozenset({"P", "R", "I", "REAL", "IMAGINARY", "PHASE"})
 _HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 
@@ -70,21 +73,63 @@ Rule = Callable[[InstanceHeader], str | None]
 """Returns the detail of an objection, an empty one included, or None."""
 
 
-def require_source_images(headers: Sequence[InstanceHeader], *, allow_lossy: bool) -> None:
-    """Raise `SkipSeriesError` with the first reason not to enhance; one instance is enough to object."""
-    rules = _RULES if allow_lossy else (*_RULES, (Reason.LOSSY_INPUT, _lossy))
-    for reason, rule in rules:
-        objections = [detail for header in headers if (detail := rule(header)) is not None]
-        if objections:
-            count = f"{len(objections)} of {len(headers)} instances."
-            raise SkipSeriesError(reason, f"{objections[0]} {count}".strip())
+def screen(
+    headers: Sequence[InstanceHeader], policy: AssemblyPolicy
+) -> tuple[tuple[int, ...], tuple[LeftOut, ...]]:
+    """Return the indices of the images an enhancement may be made from, and what is left out beside them.
+
+    A localizer, a map or a capture among source images is left out, if the policy allows; alone they are the
+    series. Raises `SkipSeriesError` with the first reason not to enhance.
+    """
+    for reason, rule in _whole_rules(policy):
+        _refuse_any(headers, reason, rule)
     if _mixed_layout(headers):
         raise SkipSeriesError(Reason.UNSUPPORTED_PIXELS, "The pixel format changes within the series.")
+    odd = {index: found for index, header in enumerate(headers) if (found := _oddity(header, policy))}
+    if len(odd) == len(headers) or (odd and policy.odd_slices == "refuse"):
+        reason, detail = min(odd.values(), key=lambda found: _ODD_ORDER[found[0]])
+        count = sum(1 for other, _ in odd.values() if other is reason)
+        raise SkipSeriesError(reason, f"{detail} {count} of {len(headers)} instances.".strip())
+    chosen = tuple(index for index in range(len(headers)) if index not in odd)
+    for reason, rule in _SOURCE_RULES:
+        _refuse_any([headers[index] for index in chosen], reason, rule)
+    return chosen, tuple(
+        LeftOut(headers[index].sop_instance_uid, reason) for index, (reason, _) in odd.items()
+    )
+
+
+def _whole_rules(policy: AssemblyPolicy) -> Iterator[tuple[Reason, Rule]]:
+    """Rules of which one objection takes the whole series out."""
+    yield Reason.ALREADY_PROCESSED, _already_processed
+    if policy.diffusion == "leave_alone":
+        yield Reason.UNVALIDATED_CONTRAST, _diffusion
+    if not policy.allow_lossy:
+        yield Reason.LOSSY_INPUT, _lossy
+
+
+def _refuse_any(headers: Sequence[InstanceHeader], reason: Reason, rule: Rule) -> None:
+    """Raise when any instance objects."""
+    objections = [detail for header in headers if (detail := rule(header)) is not None]
+    if objections:
+        raise SkipSeriesError(
+            reason, f"{objections[0]} {len(objections)} of {len(headers)} instances.".strip()
+        )
+
+
+def _oddity(header: InstanceHeader, policy: AssemblyPolicy) -> tuple[Reason, str] | None:
+    """The first reason why this one image is no source image."""
+    for reason, rule in _ODD_RULES:
+        detail = rule(header)
+        if detail is not None:
+            return reason, detail
+    detail = _other_contrast(header, monoenergetic=policy.monoenergetic == "if_measurable")
+    return None if detail is None else (Reason.UNVALIDATED_CONTRAST, detail)
 
 
 def _mixed_layout(headers: Sequence[InstanceHeader]) -> bool:
     """Whether sign, photometric interpretation or SOP class differ (matrix size is geometry's matter)."""
-    return len({(h.pixels.signed, h.pixels.photometric, h.sop_class_uid) for h in headers}) > 1
+    classes = [h for h in headers if h.sop_class_uid in (CT_IMAGE, MR_IMAGE) and h.pixels.samples == 1]
+    return len({(h.pixels.signed, h.pixels.photometric, h.sop_class_uid) for h in classes}) > 1
 
 
 def _already_processed(h: InstanceHeader) -> str | None:
@@ -135,15 +180,18 @@ def _computed(h: InstanceHeader) -> str | None:
     return None if h.volumetric_properties in ("", "VOLUME") else ""
 
 
-def _other_contrast(h: InstanceHeader) -> str | None:
+def _other_contrast(h: InstanceHeader, *, monoenergetic: bool) -> str | None:
     """Images whose values are no HU or no magnitude, or whose contrast was never looked at."""
-    if h.multi_energy or any(t.startswith(_MULTI_ENERGY_TERMS) for t in h.image_type[2:]):
-        return "Multi-energy CT."
+    terms = [term.upper() for term in h.image_type[2:]]
     if h.sop_class_uid == CT_IMAGE and h.rescale_type.upper() not in _HU_RESCALE_TYPES:
         return "CT values other than HU."
+    if any(term.startswith(_MATERIAL_TERMS) for term in terms):
+        return "Multi-energy CT that shows materials."
+    if not monoenergetic and (h.multi_energy or any(t.startswith(_MONOENERGETIC_TERMS) for t in terms)):
+        return "Multi-energy CT."
     if h.sop_class_uid != MR_IMAGE:
         return None
-    if {t.upper() for t in h.image_type[2:]} & _NON_MAGNITUDE_TERMS:
+    if set(terms) & _NON_MAGNITUDE_TERMS:
         return "MR phase, real or imaginary part."
     return None if h.complex_component in ("", "MAGNITUDE") else "MR phase, real or imaginary part."
 
@@ -166,37 +214,21 @@ def _lossy(h: InstanceHeader) -> str | None:
     return "" if h.lossy_flag or h.transfer_syntax_uid in LOSSY_SYNTAXES else None
 
 
-def _several_volumes(h: Sequence[InstanceHeader]) -> list[str]:
-    """Attributes that number volumes and take several values, even where no position repeats."""
-    found = []
-    for name in ("EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue", "ComplexImageComponent"):
-        values = {dict(header.discriminators)[name] or "0" for header in h}
-        if len(values) > 1:
-            found.append(name)
-    return found
-
-
-def require_one_volume(headers: Sequence[InstanceHeader]) -> None:
-    """Raise SEVERAL_VOLUMES when the slices number themselves into several, else the contrast's reason."""
-    names = _several_volumes(headers)
-    if names:
-        raise SkipSeriesError(Reason.SEVERAL_VOLUMES, f"They differ in {', '.join(names)}.")
-    for header in headers:
-        detail = _diffusion(header)
-        if detail is not None:
-            raise SkipSeriesError(Reason.UNVALIDATED_CONTRAST, detail)
-
-
-_RULES: tuple[tuple[Reason, Rule], ...] = (
-    (Reason.ALREADY_PROCESSED, _already_processed),
+_ODD_RULES: tuple[tuple[Reason, Rule], ...] = (
     (Reason.SECONDARY_CAPTURE, _secondary_capture),
     (Reason.MULTI_FRAME, _multi_frame),
     (Reason.UNSUPPORTED_SOP_CLASS, _other_class),
     (Reason.LOCALIZER, _localizer),
     (Reason.MOSAIC, _mosaic),
-    (Reason.UNSUPPORTED_PIXELS, _pixels),
     (Reason.BURNED_IN, _burned_in),
     (Reason.NOT_SOURCE_IMAGE, _computed),
-    (Reason.UNVALIDATED_CONTRAST, _other_contrast),
+)
+"""What one image may be without taking the others out, from what it is to what it shows."""
+_ODD_ORDER = {reason: rank for rank, (reason, _) in enumerate(_ODD_RULES)} | {
+    Reason.UNVALIDATED_CONTRAST: len(_ODD_RULES)
+}
+_SOURCE_RULES: tuple[tuple[Reason, Rule], ...] = (
+    (Reason.UNSUPPORTED_PIXELS, _pixels),
     (Reason.BAD_RESCALE, _bad_rescale),
 )
+"""What every source image has to fulfil: one that does not would leave a hole."""

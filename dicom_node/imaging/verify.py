@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydicom.dataset import FileDataset
 
+from dicom_node.errors import HoldSeriesError, SkipSeriesError
 from dicom_node.imaging import (
     verify_attributes,
     verify_derivation,
@@ -21,7 +22,9 @@ from dicom_node.imaging import (
     verify_pixels,
     verify_tools,
 )
+from dicom_node.imaging.assembly import AssemblyPolicy, assemble
 from dicom_node.imaging.elements import element_bytes, items, quiet, tag_of, text
+from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.headers import InstanceHeader, header_of
 from dicom_node.imaging.parsing import read_dataset
 from dicom_node.imaging.pixels import Cells, UndecodablePixelsError, padding_of, pixel_format, read_cells
@@ -82,12 +85,14 @@ def verify_series(
     policy: DerivationPolicy,
     limits: VerificationLimits | None = None,
     emitted: frozenset[str] = frozenset(),
+    left_out: frozenset[str] | None = None,
     validators: bool = False,
 ) -> VerificationReport:
     """Check a derived series against its source and return every assertion with its outcome.
 
     `source` and `derived` are folders or lists of files. Files of other series beside the source are
-    taken as the rest of the study; `emitted` holds SOP Instance UIDs used before. `validators` also runs
+    taken as the rest of the study; `emitted` holds SOP Instance UIDs used before, `left_out` those of source
+    instances from which nothing was to be derived (None: as assembly judges them). `validators` also runs
     dciodvfy and dcentvfy where they are installed (some 25 ms per slice). Raises `UnreadableInstanceError`
     when a file cannot be parsed.
     """
@@ -99,11 +104,14 @@ def verify_series(
         p.header.series_instance_uid for _, p in found
     }
     own = [(path, p) for path, p in found if p.header.series_instance_uid in homes]
+    spared = _left_out([p.header for _, p in own]) if left_out is None else left_out
+    own = [(path, p) for path, p in own if p.header.sop_instance_uid not in spared]
     pairs, unpaired, paths = _pair(own, made, limits)
     series = SeriesPair(
         sources=tuple(piece for _, piece in own),
         derived=tuple(piece for _, piece in made),
         pairs=pairs,
+        volumes=_volumes(pairs),
         unpaired=unpaired,
         others=_others(found, homes),
         emitted=emitted,
@@ -137,6 +145,28 @@ def _read(path: Path) -> Slice:
             meta_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
             meta_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
         )
+
+
+def _left_out(headers: Sequence[InstanceHeader]) -> frozenset[str]:
+    """Instances that assembly leaves out of a series; none where it would not take the series at all."""
+    try:
+        plan = check_series(headers, AssemblyPolicy(released=True))
+    except (SkipSeriesError, HoldSeriesError):
+        return frozenset()
+    return frozenset(entry.sop_instance_uid for entry in plan.left_out)
+
+
+def _volumes(pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], ...]:
+    """The pairs by the volume of the source they belong to; all in one where the source is none."""
+    try:
+        plan = assemble(
+            [pair.source.header for pair in pairs], AssemblyPolicy(minimum_slices=2, released=True)
+        )
+    except (SkipSeriesError, HoldSeriesError):
+        return (tuple(pairs),)
+    found = [tuple(pairs[index] for index in volume.members) for volume in plan.volumes]
+    known = {pair.number for volume in found for pair in volume}
+    return (*found, *((pair,) for pair in pairs if pair.number not in known))
 
 
 def _target(ds: FileDataset) -> str:

@@ -114,17 +114,23 @@ def series_is_named(series: SeriesPair) -> Iterator[str]:
 
 def order_is_kept(series: SeriesPair) -> Iterator[str]:
     """27: InstanceNumbers as in the source, or 1 to N where the source's cannot be used; same order."""
-    numbers = [pair.source.header.instance_number for pair in series.pairs]
-    usable = None not in numbers and len(set(numbers)) == len(numbers)
-    if usable:
+    if all(_are_unique([pair.source.header.instance_number for pair in volume]) for volume in series.volumes):
         yield from differing(series, ("InstanceNumber",))
-    own = [piece.header.instance_number for piece in series.derived]
-    if None in own or len(set(own)) < len(own):
-        yield "InstanceNumbers are missing or not unique"
-    if len(series.pairs) < 2:
-        return
-    if _order([pair.source for pair in series.pairs]) != _order([pair.derived for pair in series.pairs]):
-        yield "the slices lie in another order than their sources"
+    taken = {pair.derived.header.instance_number for pair in series.pairs}
+    if any(series.derived[number - 1].header.instance_number in taken for number in series.unpaired):
+        yield "InstanceNumbers are not unique"
+    for volume in series.volumes:
+        if not _are_unique([pair.derived.header.instance_number for pair in volume]):
+            yield "InstanceNumbers are missing or not unique"
+        if len(volume) < 2:
+            continue
+        if _order([pair.source for pair in volume]) != _order([pair.derived for pair in volume]):
+            yield "the slices lie in another order than their sources"
+
+
+def _are_unique(numbers: list[int | None]) -> bool:
+    """Whether every slice of a volume has a number of its own."""
+    return None not in numbers and len(set(numbers)) == len(numbers)
 
 
 def _order(pieces: list[Slice]) -> tuple[int, ...] | None:

@@ -133,6 +133,8 @@ class Pair:
 class SeriesPair:
     """A derived series beside its source.
 
+    sources   source slices from which something is to be derived; those left out are not among them
+    volumes   the pairs, volume by volume
     unpaired  numbers of derived slices whose source is not there, or is another slice's source already
     others    headers of other series that were found beside the source: they share the study
     emitted   SOP Instance UIDs the node used before
@@ -142,6 +144,7 @@ class SeriesPair:
     sources: tuple[Slice, ...]
     derived: tuple[Slice, ...]
     pairs: tuple[Pair, ...]
+    volumes: tuple[tuple[Pair, ...], ...]
     unpaired: tuple[int, ...]
     others: tuple[InstanceHeader, ...]
     emitted: frozenset[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -99,20 +99,27 @@ def padding_is_kept(series: SeriesPair) -> Iterator[str]:
 
 
 def mean_is_kept(series: SeriesPair) -> Iterator[str]:
-    """16: the mean did not move: in CT of all measured pixels, in MR of tissue.
+    """16: the mean of no volume moved: in CT of all measured pixels, in MR of tissue.
 
     The magnitude of MR lifts a weak signal A under noise sigma by sigma^2 / (2 A) (Gudbjartsson and Patz
     1995), which may be taken away; the change itself tells the sigma. Air, where nothing but that lift is
     seen, says nothing about a bias.
     """
-    if series.sources[0].header.sop_class_uid == CT_IMAGE:
-        bias, limit, lifted = bias_of(series), series.limits.bias_hu, 0.0
-    else:
-        facts = [pair.pixels for pair in series.pairs]
-        count = max(sum(f.signal for f in facts), 1)
-        bias = sum(f.signal_change for f in facts) / count
-        limit = series.limits.bias_share * abs(sum(f.signal_sum for f in facts)) / count
-        power = sum(f.signal_power for f in facts) / count - bias**2
-        lifted = 0.5 * power * sum(f.signal_inverse for f in facts) / count
-    if max(bias, -bias - lifted) > limit:
-        yield f"the mean moved by {bias:.4g}, more than {limit:.4g}"
+    for number, volume in enumerate(series.volumes, 1):
+        facts = [pair.pixels for pair in volume]
+        if series.sources[0].header.sop_class_uid == CT_IMAGE:
+            measured = max(sum(f.measured for f in facts), 1)
+            bias, limit, lifted = sum(f.change_sum for f in facts) / measured, series.limits.bias_hu, 0.0
+        else:
+            bias, limit, lifted = _tissue_bias(facts, series.limits.bias_share)
+        if max(bias, -bias - lifted) > limit:
+            yield f"volume {number}: the mean moved by {bias:.4g}, more than {limit:.4g}"
+
+
+def _tissue_bias(facts: Sequence[PixelFacts], share: float) -> tuple[float, float, float]:
+    """Mean change in tissue, its limit, and what the magnitude of MR had added there."""
+    count = max(sum(f.signal for f in facts), 1)
+    bias = sum(f.signal_change for f in facts) / count
+    limit = share * abs(sum(f.signal_sum for f in facts)) / count
+    power = sum(f.signal_power for f in facts) / count - bias**2
+    return bias, limit, 0.5 * power * sum(f.signal_inverse for f in facts) / count

@@ -14,9 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset as parse_data_set
 
 from dicom_node.errors import HoldSeriesError, SkipSeriesError
+from dicom_node.imaging.assembly import AssemblyPolicy, SeriesPlan, assemble
 from dicom_node.imaging.elements import canonical_item, items, little_endian, quiet, vr_of
-from dicom_node.imaging.evidence import gather
-from dicom_node.imaging.stacking import arrange
 from dicom_node.imaging.verify_model import SeriesPair, Slice
 
 _VALUE = re.compile(r"<[^<>]*>")
@@ -26,7 +25,7 @@ _ITEM_HEAD = b"\xfe\xff\x00\xe0"
 
 
 def volume_verdict_is_kept(series: SeriesPair) -> Iterator[str]:
-    """29: source and derived are the same regular volume to the geometry check."""
+    """29: source and derived are the same regular volumes to the geometry check."""
     before = _verdict([pair.source for pair in series.pairs])
     after = _verdict([pair.derived for pair in series.pairs])
     if before != after:
@@ -34,15 +33,32 @@ def volume_verdict_is_kept(series: SeriesPair) -> Iterator[str]:
 
 
 def _verdict(pieces: Sequence[Slice]) -> tuple[object, ...]:
-    """Order and spacing of a regular volume, or the reason why it is none."""
+    """Order and spacing of every regular volume, or the reason why there is none."""
     headers = [piece.header for piece in pieces]
     if not headers:
         return ()
     try:
-        stack, _ = arrange(headers, gather(headers))
+        plan = assemble(headers, AssemblyPolicy(minimum_slices=2, released=True))
     except (SkipSeriesError, HoldSeriesError) as exc:
         return (exc.reason,)
-    return (stack.order, round(stack.spacing_mm, 6))
+    volumes = tuple((volume.members, round(volume.stack.spacing_mm, 6)) for volume in plan.volumes)
+    return (*volumes, len(plan.left_out), *_highdicom_verdicts(plan))
+
+
+def _highdicom_verdicts(plan: SeriesPlan) -> tuple[bool, ...]:
+    """Whether highdicom takes each volume for a regular one; it refuses a tilt, and has to for both."""
+    from highdicom.spatial import get_volume_positions
+
+    verdicts = []
+    for volume in plan.volumes:
+        stack = volume.stack
+        spacing, _ = get_volume_positions(
+            stack.positions.tolist(),
+            [*stack.row, *stack.column],
+            atol=2 * stack.tolerance_mm(stack.spacing_mm),
+        )
+        verdicts.append(spacing is not None)
+    return tuple(verdicts)
 
 
 def other_encoding_says_the_same(series: SeriesPair) -> Iterator[str]:

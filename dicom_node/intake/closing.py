@@ -16,7 +16,7 @@ from config.rules import RouteChoice, choose_route
 from config.sections import Route
 from config.settings import Settings
 from dicom_node.errors import HoldSeriesError, Reason, SkipSeriesError, UnreadableInstanceError
-from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.eligibility import AssemblyPolicy, check_series
 from dicom_node.imaging.headers import InstanceHeader, read_header
 from dicom_node.imaging.summary import summarise
 from storage.index import ClosingEvent
@@ -24,9 +24,6 @@ from storage.records import InstanceRecord, NewJob, SeriesRecord
 from storage.states import SeriesEvent
 
 _CONFLICTS_SHOWN: Final = 20
-_OVERRULED_BY_RELEASE: Final = frozenset(
-    {Reason.MISSING_SLICE, Reason.UID_CONFLICT, Reason.DUPLICATE_POSITION}
-)
 
 
 @dataclass(frozen=True)
@@ -97,15 +94,12 @@ def conclude(series: SeriesRecord, assessment: Assessment, settings: Settings) -
             SeriesEvent.SKIP, Reason.ROUTE_IGNORES, Reason.ROUTE_IGNORES.sentence, route.name, evidence
         )
     try:
-        found: Mapping[str, Any] = check_series(
-            assessment.headers, minimum_slices=route.minimum_slices, allow_lossy=route.allow_lossy
-        ).as_json()
+        policy = AssemblyPolicy(**_assembly(series, route, settings))
+        found = check_series(assessment.headers, policy).evidence.as_json()
     except SkipSeriesError as exc:
         return _closing(SeriesEvent.SKIP, exc, route, evidence)
     except HoldSeriesError as exc:
-        if not (series.released and exc.reason in _OVERRULED_BY_RELEASE):
-            return _closing(SeriesEvent.HOLD, exc, route, evidence)
-        found = {**exc.evidence, "overruled": str(exc.reason)}
+        return _closing(SeriesEvent.HOLD, exc, route, evidence)
     job = _job(series, assessment.instances, route, settings)
     return Closing(SeriesEvent.CLOSE, route=route.name, evidence={**evidence, **found}, job=job)
 
@@ -144,9 +138,21 @@ def _job(
         "enhancer": own.enhancer or settings.enhancement.enhancer,
         "strength": settings.enhancement.strength if own.strength is None else own.strength,
         "options": dict(own.options),
+        "assembly": _assembly(series, route, settings),
+        "derivation": route.derivation.over(settings.derivation).model_dump(mode="json"),
         "destinations": _destinations(series, route, settings),
     }
     return NewJob(key=_job_key(spec), spec=spec, priority=route.priority)
+
+
+def _assembly(series: SeriesRecord, route: Route, settings: Settings) -> dict[str, Any]:
+    """What may be assembled of a series on this route; a person's release overrules missing and double slices."""
+    return {
+        **route.assembly.over(settings.assembly).model_dump(mode="json"),
+        "minimum_slices": route.minimum_slices,
+        "allow_lossy": route.allow_lossy,
+        "released": series.released,
+    }
 
 
 def _job_key(spec: Mapping[str, Any]) -> str:
@@ -156,7 +162,10 @@ def _job_key(spec: Mapping[str, Any]) -> str:
     """
     content = sorted((copy["sop_instance_uid"], copy["digest"]) for copy in spec["source"])
     parts = ("study_instance_uid", "series_instance_uid", "route", "enhancer", "strength", "options")
-    text = json.dumps([content, {name: spec[name] for name in parts}], sort_keys=True, separators=(",", ":"))
+    # Who looked at the series changes nothing about what is made of the same content.
+    assembly = {name: value for name, value in spec["assembly"].items() if name != "released"}
+    rule = {name: spec[name] for name in parts} | {"assembly": assembly}
+    text = json.dumps([content, rule], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dicom_node.errors import HoldSeriesError, Reason, ReasonedError, SkipSeriesError, UnreadableInstanceError
-from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.eligibility import AssemblyPolicy, check_series
 from dicom_node.imaging.headers import InstanceHeader, read_header
 from dicom_node.imaging.nifti import Modality, is_nifti_name, modality_beside
 from dicom_node.imaging.source_rules import CT_IMAGE
@@ -195,7 +195,7 @@ def _judge(uid: str, pieces: Pieces, asked: Modality | None, doubtful: set[Path]
         message = "A file beside its instances cannot be parsed; it may be one of them."
         return Refusal(what, Reason.UNREADABLE, message, proper=False)
     try:
-        check_series([header for _, header in pieces], minimum_slices=MINIMUM_SLICES, allow_lossy=True)
+        check_series([header for _, header in pieces], AssemblyPolicy(minimum_slices=MINIMUM_SLICES))
     except (SkipSeriesError, HoldSeriesError) as exc:
         return refusal_of(what, exc)
     modality = _modality(pieces)

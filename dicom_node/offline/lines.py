@@ -16,6 +16,7 @@ from dicom_node.imaging.nifti import Axes, read_nifti, to_stored, write_nifti
 from dicom_node.imaging.verify_nifti import verify_nifti
 from dicom_node.offline.inputs import Item, NiftiItem, SeriesItem
 from dicom_node.offline.memory import PeakMemory
+from dicom_node.offline.request import MINIMUM_SLICES
 from dicom_node.pipeline.stages import (
     AttemptSpec,
     SourceFile,
@@ -119,6 +120,7 @@ def _enhance_series(item: SeriesItem, target: Path, work: Work) -> Enhanced:
         options=work.options.extra,
         strength=work.options.strength,
         policy={},
+        assembly={"minimum_slices": MINIMUM_SLICES},
         neighbours=item.neighbours,
         directory=target,
         node_version=__version__,
@@ -140,7 +142,7 @@ def _enhance_series(item: SeriesItem, target: Path, work: Work) -> Enhanced:
         # The line raises when an assertion fails.
         "verification": {"passed": True, "bias": result.facts["bias"], "failed": []},
     }
-    return Enhanced(facts, result.uncertainty, _DICOM_AXES)
+    return Enhanced(facts, result.uncertainty[0] if len(result.uncertainty) == 1 else None, _DICOM_AXES)
 
 
 def _metrics(facts: Mapping[str, Any]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.errors import DeriveError, NodeError, Reason, ReasonedError
+from dicom_node.imaging.assembly import AssemblyPolicy
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
 from dicom_node.imaging.derived_writer import DerivedInstance, derive_series
-from dicom_node.imaging.series_reader import SourceSeries, read_series
+from dicom_node.imaging.series_reader import SourceSeries, SourceVolume, read_series
 from dicom_node.imaging.uids import UidPlan
 from dicom_node.imaging.verify import verify_series
 from engine.enhancer import CancelToken, EnhancementResult, EnhanceOptions, Enhancer, Progress
@@ -58,6 +59,7 @@ class AttemptSpec:
     policy: Mapping[str, Any]
     neighbours: tuple[Path, ...]
     directory: Path
+    assembly: Mapping[str, Any]
     node_version: str
     processed_at: str
 
@@ -88,12 +90,12 @@ class AttemptSpec:
 class AttemptResult:
     """What the worker commits: the derived instances and the facts for the job log (JSON-ready).
 
-    uncertainty  on the source's grid, None when the enhancer estimates none; it is no part of the series
+    uncertainty  of each volume on its own grid, None when the enhancer estimates none; no part of the series
     """
 
     derived: tuple[DerivedInstance, ...]
     facts: Mapping[str, Any]
-    uncertainty: Volume | None = None
+    uncertainty: tuple[Volume | None, ...] = ()
 
 
 class StageClock:
@@ -130,36 +132,95 @@ def run_attempt(
     clock = StageClock(on_stage)
     with clock.stage("READ"):
         check_sources(spec.sources)
-        source = read_series([file.path for file in spec.sources])
+        source = read_series([file.path for file in spec.sources], AssemblyPolicy(**spec.assembly))
     with clock.stage("ENHANCE"):
         options = EnhanceOptions(strength=spec.strength, extra=spec.options)
-        result = enhance(source.volume, enhancer, options, progress, cancel)
+        results = enhance_volumes(source, enhancer, options, progress, cancel)
     with clock.stage("GUARD"):
-        guards = check(source.volume, result)
+        guards = guard_volumes(source, results)
     cancel.raise_if_cancelled()
     with clock.stage("DERIVE"):
-        derived = derive(source, result, enhancer, spec)
+        derived = derive(source, results, enhancer, spec)
     cancel.raise_if_cancelled()
     with clock.stage("VERIFY"):
-        bias = verify(spec, derived)
-    report = result.report
+        bias = verify(spec, source, derived)
     return AttemptResult(
         derived=derived,
         facts={
             "seconds": clock.seconds,
             "enhancer": asdict(enhancer.identity),
-            "noise_before": report.noise_before,
-            "noise_after": report.noise_after,
-            "parameters": dict(report.parameters),
-            "guards": guards.as_json(),
+            **volume_facts(source, results, guards),
             "bias": bias,
-            "unit": str(source.volume.unit),
-            "shape": list(source.volume.array.shape),
-            "spacing_mm": list(source.volume.spacing_mm),
             "slices": len(derived),
+            "assembly": source.evidence.as_json(),
         },
-        uncertainty=uncertainty_of(source.volume, result),
+        uncertainty=tuple(
+            uncertainty_of(part.volume, result) for part, result in zip(source.volumes, results, strict=True)
+        ),
     )
+
+
+def enhance_volumes(
+    source: SourceSeries, enhancer: Enhancer, options: EnhanceOptions, progress: Progress, cancel: CancelToken
+) -> tuple[EnhancementResult, ...]:
+    """volumes -> enhanced, one after the other; one that is refused ends the job and is named."""
+    sizes = [part.volume.array.size for part in source.volumes]
+    results, done = [], 0
+    for part, size in zip(source.volumes, sizes, strict=True):
+        first, share = done / sum(sizes), size / sum(sizes)
+        with naming(source, part):
+            results.append(
+                enhance(part.volume, enhancer, options, _within(progress, first=first, share=share), cancel)
+            )
+        done += size
+    return tuple(results)
+
+
+def guard_volumes(source: SourceSeries, results: Sequence[EnhancementResult]) -> tuple[GuardReport, ...]:
+    """enhanced -> guarded, every volume for itself."""
+    reports = []
+    for part, result in zip(source.volumes, results, strict=True):
+        with naming(source, part):
+            reports.append(check(part.volume, result))
+    return tuple(reports)
+
+
+@contextmanager
+def naming(source: SourceSeries, part: SourceVolume) -> Iterator[None]:
+    """Say of which volume an error speaks, where the series has several."""
+    try:
+        yield
+    except DeriveError as exc:
+        if len(source.volumes) == 1:
+            raise
+        raise DeriveError(exc.reason, f"Volume {part.label}: {exc.detail}") from exc
+
+
+def _within(progress: Progress, *, first: float, share: float) -> Progress:
+    """The progress of one volume as a part of the whole."""
+    return lambda fraction, step: progress(first + fraction * share, step)
+
+
+def volume_facts(
+    source: SourceSeries, results: Sequence[EnhancementResult], guards: Sequence[GuardReport]
+) -> dict[str, Any]:
+    """What was measured, of the first volume and, where there are several, of each of them."""
+    facts = [
+        {
+            "noise_before": result.report.noise_before,
+            "noise_after": result.report.noise_after,
+            "parameters": dict(result.report.parameters),
+            "guards": report.as_json(),
+            "unit": str(part.volume.unit),
+            "shape": list(part.volume.array.shape),
+            "spacing_mm": list(part.volume.spacing_mm),
+        }
+        for part, result, report in zip(source.volumes, results, guards, strict=True)
+    ]
+    if len(facts) == 1:
+        return facts[0]
+    named = [{"label": part.label, **fact} for part, fact in zip(source.volumes, facts, strict=True)]
+    return {**facts[0], "volumes": named}
 
 
 def check_sources(sources: tuple[SourceFile, ...]) -> None:
@@ -210,7 +271,7 @@ def check(before: Volume, result: EnhancementResult) -> GuardReport:
 
 
 def derive(
-    source: SourceSeries, result: EnhancementResult, enhancer: Enhancer, spec: AttemptSpec
+    source: SourceSeries, results: Sequence[EnhancementResult], enhancer: Enhancer, spec: AttemptSpec
 ) -> tuple[DerivedInstance, ...]:
     """guarded -> derived: one synced file per source slice in the attempt's own directory."""
     identity = enhancer.identity
@@ -221,27 +282,29 @@ def derive(
         digest=identity.digest,
         title=identity.title,
         strength=spec.strength,
-        parameters=result.report.parameters,
+        parameters=results[0].report.parameters,
         node_version=spec.node_version,
         processed_at=datetime.fromisoformat(spec.processed_at),
     )
     return derive_series(
         source,
-        result.volume,
+        [result.volume for result in results],
         provenance=provenance,
         policy=policy,
         uids=UidPlan(spec.job_key, policy.uid_root),
         directory=spec.directory,
         neighbours=spec.neighbours,
+        parameters=[result.report.parameters for result in results],
     )
 
 
-def verify(spec: AttemptSpec, derived: tuple[DerivedInstance, ...]) -> float:
+def verify(spec: AttemptSpec, source: SourceSeries, derived: tuple[DerivedInstance, ...]) -> float:
     """Re-read what was written and check it against the source; return the mean bias in real units."""
     report = verify_series(
         [source.path for source in spec.sources],
         [instance.path for instance in derived],
         policy=DerivationPolicy(**spec.policy),
+        left_out=frozenset(entry.sop_instance_uid for entry in source.left_out),
     )
     if not report.passed:
         failed = ", ".join(f"{check.number} {check.title}" for check in report.checks if not check.passed)

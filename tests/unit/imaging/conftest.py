@@ -125,7 +125,7 @@ def derive(provenance: Provenance) -> Derive:
         directory.mkdir(parents=True)
         return derive_series(
             source,
-            source.volume.with_array(array),
+            [source.volume.with_array(array)],
             provenance=made_by,
             policy=policy,
             uids=UidPlan(job_key, policy.uid_root),

@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import JPEG2000Lossless
 
-from config.sections import DerivationSection
+from config.imaging import DerivationSection
 from dicom_node.errors import Reason, SkipSeriesError
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
-from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.eligibility import AssemblyPolicy, check_series
 from dicom_node.imaging.headers import read_header
 from dicom_node.imaging.series_reader import read_series
 
@@ -324,7 +324,7 @@ def test_our_own_derived_series_is_never_taken_in_again(
     headers = [read_header(path) for path in (tmp_path / "derived").iterdir()]
 
     with pytest.raises(SkipSeriesError) as caught:
-        check_series(headers, minimum_slices=8, allow_lossy=True)
+        check_series(headers, AssemblyPolicy())
     assert caught.value.reason is Reason.ALREADY_PROCESSED
 
 

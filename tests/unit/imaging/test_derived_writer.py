@@ -30,7 +30,12 @@ def write_derived(
     """Derive with the standard policy."""
     directory.mkdir()
     written = derive_series(
-        source, volume, provenance=made_by, policy=DerivationPolicy(), uids=UidPlan(job), directory=directory
+        source,
+        [volume],
+        provenance=made_by,
+        policy=DerivationPolicy(),
+        uids=UidPlan(job),
+        directory=directory,
     )
     return [instance.path for instance in written]
 
@@ -174,7 +179,7 @@ def test_an_existing_file_is_never_overwritten(
     with pytest.raises(DeriveError, match="EEXIST"):
         derive_series(
             source,
-            source.volume,
+            [source.volume],
             provenance=provenance,
             policy=DerivationPolicy(),
             uids=UidPlan("job-1"),

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, generate_uid
 
 from dicom_node.errors import HoldSeriesError, Reason, SkipSeriesError
-from dicom_node.imaging.eligibility import Evidence, check_series
+from dicom_node.imaging.eligibility import AssemblyPolicy, Evidence, check_series
 from dicom_node.imaging.headers import read_header
 
 Edit = Callable[[Path, Callable[[FileDataset], None]], None]
@@ -20,8 +20,8 @@ Write = Callable[..., list[Path]]
 
 def check(paths: list[Path], **changes: object) -> Evidence:
     """Judge the files as intake does, eight slices at least."""
-    options = {"minimum_slices": 8, "allow_lossy": True} | changes
-    return check_series([read_header(path) for path in paths], **options)  # type: ignore[arg-type]
+    policy = AssemblyPolicy(**changes)  # type: ignore[arg-type]
+    return check_series([read_header(path) for path in paths], policy).evidence
 
 
 def test_a_regular_ct_series_is_enhanced_on_the_evidence_of_its_geometry(write_ct: Write) -> None:
@@ -105,7 +105,6 @@ SKIPPED_MR: list[tuple[str, Mapping[str, object], Reason]] = [
     ),
     ("phase", {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, Reason.UNVALIDATED_CONTRAST),
     ("real part", {"ComplexImageComponent": "REAL"}, Reason.UNVALIDATED_CONTRAST),
-    ("diffusion", {"DiffusionBValue": 1000.0}, Reason.UNVALIDATED_CONTRAST),
     ("slope without intercept", {"RescaleSlope": "2"}, Reason.BAD_RESCALE),
 ]
 
@@ -143,13 +142,36 @@ def test_the_b_value_is_found_where_each_vendor_keeps_it(
     for path in paths:
         edit(path, mark)
 
+    assert check(paths).found == 10
     with pytest.raises(SkipSeriesError) as caught:
-        check(paths)
+        check(paths, diffusion="leave_alone")
     assert caught.value.reason is Reason.UNVALIDATED_CONTRAST
 
 
 def test_a_b_value_of_zero_is_no_diffusion_weighting(write_mr: Write) -> None:
-    assert check(write_mr(attributes={"DiffusionBValue": 0.0})).found == 10
+    assert check(write_mr(attributes={"DiffusionBValue": 0.0}), diffusion="leave_alone").found == 10
+
+
+@pytest.mark.parametrize(
+    ("attributes", "taken"),
+    [
+        ({"MultienergyCTAcquisition": "YES"}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "VMI"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "MAT_SPECIFIC"]}, False),
+        ({"RescaleType": "Z_EFF"}, False),
+    ],
+)
+def test_monoenergetic_images_in_hu_are_taken_where_the_policy_says_so(
+    write_ct: Write, attributes: Mapping[str, object], taken: bool
+) -> None:
+    paths = write_ct(attributes=attributes)
+
+    if taken:
+        assert check(paths, monoenergetic="if_measurable").found == 10
+    else:
+        with pytest.raises(SkipSeriesError) as caught:
+            check(paths, monoenergetic="if_measurable")
+        assert caught.value.reason is Reason.UNVALIDATED_CONTRAST
 
 
 def test_mr_without_rescale_is_enhanced(write_mr: Write) -> None:
@@ -172,36 +194,46 @@ def test_our_work_is_recognised_by_its_contributing_equipment(write_ct: Write, e
     assert caught.value.reason is Reason.ALREADY_PROCESSED
 
 
-def test_a_localizer_among_the_slices_takes_the_series_out(write_ct: Write, edit: Edit) -> None:
+def test_a_localizer_among_the_slices_is_left_out_and_named(write_ct: Write, edit: Edit) -> None:
     paths = write_ct()
     edit(paths[0], lambda ds: setattr(ds, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]))
 
+    evidence = check(paths)
+
+    assert [volume.slices for volume in evidence.volumes] == [9]
+    assert [(e.sop_instance_uid, e.reason) for e in evidence.left_out] == [
+        (read_header(paths[0]).sop_instance_uid, Reason.LOCALIZER)
+    ]
     with pytest.raises(SkipSeriesError) as caught:
-        check(paths)
+        check(paths, odd_slices="refuse")
     assert caught.value.reason is Reason.LOCALIZER
 
 
-def test_an_unnamed_localizer_among_the_slices_is_mixed_geometry(write_ct: Write, edit: Edit) -> None:
-    paths = write_ct()
-    edit(paths[0], lambda ds: setattr(ds, "ImageOrientationPatient", [0, 1, 0, 0, 0, -1]))
-
-    with pytest.raises(SkipSeriesError) as caught:
-        check(paths)
-    assert caught.value.reason is Reason.MIXED_GEOMETRY
-
-
 @pytest.mark.parametrize(
-    ("keyword", "value"), [("Rows", 48), ("PixelSpacing", [0.5, 0.5])], ids=["matrix", "pixel spacing"]
+    ("keyword", "value"),
+    [
+        ("ImageOrientationPatient", [0, 1, 0, 0, 0, -1]),
+        ("Rows", 48),
+        ("PixelSpacing", [0.5, 0.5]),
+        ("ImagePositionPatient", None),
+    ],
+    ids=["orientation", "matrix", "pixel spacing", "no position"],
 )
-def test_another_matrix_or_spacing_in_one_slice_is_mixed_geometry(
+def test_a_single_slice_on_another_grid_is_left_out_at_the_end_and_holds_the_series_inside(
     write_ct: Write, edit: Edit, keyword: str, value: object
 ) -> None:
     paths = write_ct()
-    edit(paths[4], lambda ds: setattr(ds, keyword, value))
+    edit(paths[9], lambda ds: setattr(ds, keyword, value))
 
+    assert [e.reason for e in check(paths).left_out] in ([Reason.MIXED_GEOMETRY], [Reason.NO_GEOMETRY])
     with pytest.raises(SkipSeriesError) as caught:
+        check(paths, odd_slices="refuse")
+    assert caught.value.reason in (Reason.MIXED_GEOMETRY, Reason.NO_GEOMETRY)
+
+    edit(paths[4], lambda ds: setattr(ds, keyword, value))
+    with pytest.raises(HoldSeriesError) as held:
         check(paths)
-    assert caught.value.reason is Reason.MIXED_GEOMETRY
+    assert held.value.reason is Reason.MISSING_SLICE
 
 
 def test_another_sign_in_one_slice_is_no_single_pixel_format(write_ct: Write, edit: Edit) -> None:
@@ -231,7 +263,7 @@ def test_a_lossy_transfer_syntax_counts_as_lossy_without_the_flag(write_ct: Writ
     headers = [replace(read_header(p), transfer_syntax_uid=str(JPEGBaseline8Bit)) for p in write_ct()]
 
     with pytest.raises(SkipSeriesError) as caught:
-        check_series(headers, minimum_slices=8, allow_lossy=False)
+        check_series(headers, AssemblyPolicy(allow_lossy=False))
     assert caught.value.reason is Reason.LOSSY_INPUT
 
 
@@ -239,7 +271,7 @@ def test_a_transfer_syntax_nobody_can_decode_is_an_unsupported_format(write_ct: 
     headers = [replace(read_header(p), transfer_syntax_uid="1.2.840.10008.1.2.4.94") for p in write_ct()]
 
     with pytest.raises(SkipSeriesError) as caught:
-        check_series(headers, minimum_slices=8, allow_lossy=True)
+        check_series(headers, AssemblyPolicy())
     assert caught.value.reason is Reason.UNSUPPORTED_PIXELS
 
 

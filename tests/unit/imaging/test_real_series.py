@@ -13,7 +13,7 @@ import pytest
 from dicom_node.errors import Reason, SkipSeriesError
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
 from dicom_node.imaging.derived_writer import derive_series
-from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.eligibility import AssemblyPolicy, check_series
 from dicom_node.imaging.headers import InstanceHeader, read_header
 from dicom_node.imaging.series_reader import read_series
 from dicom_node.imaging.summary import summarise
@@ -37,10 +37,8 @@ def series_of(paths: list[Path]) -> list[list[InstanceHeader]]:
     ("name", "reason"),
     [
         ("ct-axial-singles", Reason.TOO_FEW_SLICES),
-        ("ct-head-gantry-tilt", Reason.GANTRY_TILT),
         ("ct-localizer", Reason.LOCALIZER),
         ("mr-dwi-enhanced-multiframe", Reason.MULTI_FRAME),
-        ("mr-dwi-multivolume", Reason.SEVERAL_VOLUMES),
         ("mr-t1-enhanced-multiframe", Reason.MULTI_FRAME),
     ],
 )
@@ -49,7 +47,7 @@ def test_what_cannot_be_assembled_is_left_alone_for_the_right_reason(
 ) -> None:
     for headers in series_of(real_series(name)):
         with pytest.raises(SkipSeriesError) as caught:
-            check_series(headers, minimum_slices=8, allow_lossy=True)
+            check_series(headers, AssemblyPolicy())
         assert caught.value.reason is reason
 
 
@@ -68,7 +66,7 @@ def test_what_is_a_regular_volume_is_assembled_as_one(
     paths = real_series(name)
     (headers,) = series_of(paths)
 
-    check_series(headers, minimum_slices=8, allow_lossy=True)
+    check_series(headers, AssemblyPolicy())
     volume = read_series(paths).volume
 
     assert volume.array.shape[0] == slices
@@ -83,6 +81,48 @@ def test_what_is_a_regular_volume_is_assembled_as_one(
         assert np.allclose(place[:3], header.geometry.position, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "volumes", "notes"),
+    [
+        (
+            "ct-head-gantry-tilt",
+            [(14, 4.0, 18.5, "block 1"), (14, 7.0, 18.5, "block 2")],
+            (Reason.BLOCKS, Reason.GANTRY_TILT),
+        ),
+        (
+            "mr-dwi-multivolume",
+            [
+                (40, 3.0, 0.0, "DiffusionBValue 0, DiffusionGradientOrientation none"),
+                (40, 3.0, 0.0, "DiffusionBValue 1500, DiffusionGradientOrientation -0/-0.998068/-0.0621383"),
+                (
+                    40,
+                    3.0,
+                    0.0,
+                    "DiffusionBValue 1500, DiffusionGradientOrientation 0.44522/-0.447711/0.775457",
+                ),
+            ],
+            (Reason.SEVERAL_VOLUMES,),
+        ),
+    ],
+)
+def test_a_series_of_several_blocks_or_volumes_is_taken_apart(
+    real_series: Real, name: str, volumes: list[tuple[int, float, float, str]], notes: tuple[Reason, ...]
+) -> None:
+    paths = real_series(name)
+
+    series = read_series(paths, AssemblyPolicy())
+
+    assert [
+        (v.slices, round(v.spacing_mm, 2), round(v.shear_deg, 1), v.label) for v in series.evidence.volumes
+    ] == volumes
+    assert series.evidence.notes == notes
+    assert sum(len(part.slices) for part in series.volumes) == len(paths)
+    for part in series.volumes:
+        for index in (0, len(part.slices) - 1):
+            place = part.volume.affine @ np.array([index, 0, 0, 1])
+            assert np.allclose(place[:3], part.slices[index].header.geometry.position, atol=0.01)
+
+
 def along(affine: np.ndarray) -> Callable[[InstanceHeader], float]:
     """Place of a slice along the stacking direction."""
     return lambda header: float(np.dot(affine[:3, 0], header.geometry.position or (0, 0, 0)))
@@ -95,7 +135,7 @@ def test_the_one_missing_slice_of_a_real_series_holds_it(real_series: Real) -> N
     headers = [read_header(path) for path in paths[:30] + paths[31:]]
 
     with pytest.raises(HoldSeriesError) as caught:
-        check_series(headers, minimum_slices=8, allow_lossy=True)
+        check_series(headers, AssemblyPolicy())
     assert caught.value.reason is Reason.MISSING_SLICE
     assert [gap["missing"] for gap in caught.value.evidence["gaps"]] == [1]
 
@@ -129,7 +169,7 @@ def test_a_derived_real_series_is_right_fast_and_draws_no_new_message(
     begin = time.monotonic()
     derived = derive_series(
         source,
-        source.volume.with_array(array.astype(np.float32)),
+        [source.volume.with_array(array.astype(np.float32))],
         provenance=provenance,
         policy=DerivationPolicy(),
         uids=UidPlan("job-1"),

@@ -39,6 +39,7 @@ def make_spec(slices: list[Path], tmp_path: Path) -> Callable[..., AttemptSpec]:
             "options": {},
             "strength": 0.9,
             "policy": {},
+            "assembly": {},
             "neighbours": (),
             "directory": directory,
             "node_version": "0.0.0",
