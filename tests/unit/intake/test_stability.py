@@ -202,7 +202,7 @@ def test_released_series_is_not_held_again_for_its_gap(store, deliver, write_ser
 
     series = store.index.get_series(number)
     assert series.state is SeriesState.STABLE
-    assert series.evidence["notes"] == ["GAP"]
+    assert series.evidence["notes"] == ["GAP", "BLOCKS"]
     assert [volume["slices"] for volume in series.evidence["volumes"]] == [5, 6]
     assert len(store.jobs.list()[0].spec["source"]) == 11
 
