@@ -42,7 +42,7 @@ def engine(
     bm4d: Annotated[bool, typer.Option(help="Time BM4D too, where it is installed.")] = True,
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
 ) -> None:
-    """Time the engine on a noisy phantom: seconds, voxels per second, memory, and BM4D beside it.
+    """Time the engine on a noisy phantom: seconds, memory, and BM4D on the same volume.
 
     On a CPU the modes of many evaluations run on a smaller crop; the column "ran on" says so.
     """
@@ -92,14 +92,18 @@ def _show(rows: list[SpeedRow], peer: PeerSpeed | None, *, asked: bool) -> None:
             ("runs", lambda r: len(r.seconds)),
             ("s", lambda r: f"{r.median_s:.3g}"),
             ("min-max", lambda r: f"{min(r.seconds):.3g}-{max(r.seconds):.3g}"),
-            ("Mvox/s", lambda r: f"{r.mvoxels_per_s:.3g}"),
+            ("s/Mvox", lambda r: f"{r.seconds_per_mvoxel:.3g}"),
             ("MiB", lambda r: "" if r.peak_bytes is None else f"{r.peak_bytes / 2**20:.0f}"),
             ("x BM4D", lambda r: "" if r.against_peer is None else f"{r.against_peer:.3g}"),
         ],
     )
-    console.print(Text("s: median of the runs; MiB: peak of the device, on a CPU growth of the process."))
+    note = (
+        "s: median of the runs; s/Mvox: per million voxels; MiB: device peak, on a CPU growth of the process."
+    )
+    console.print(Text(note), soft_wrap=True)
     if peer is not None:
-        what = f"{peer.seconds:.3g} s on {_size(peer.ran_on)}, {peer.seconds_per_mvoxel:.3g} s per Mvoxel"
+        what = f"{peer.seconds:.3g} s on {_size(peer.ran_on)}, {peer.seconds_per_mvoxel:.3g} s/Mvox"
+        what += f", {peer.processors:.2g} processors busy"
         console.print(Text(f"BM4D, told the true noise: {what}; compared per voxel."), soft_wrap=True)
     elif asked:
         console.print(Text("BM4D: not installed."))

@@ -28,6 +28,7 @@ from engine.evaluation.cases import (
 from engine.evaluation.compare import Tell, compare
 from engine.evaluation.machine import machine_facts
 from engine.evaluation.peers import choose_peers
+from engine.evaluation.probing import run_probes
 from engine.evaluation.report import Findings, as_text, write_report
 from engine.volume import IntensityUnit
 
@@ -84,12 +85,19 @@ def run(plan: Plan, tell: Tell) -> None:
     crops = _crops(plan, bundle, levels)
     cases = _cases(crops, levels, plan.draws)
     scores, pictures = compare(cases, enhancer, options, peers, tell=tell, cache=plan.cache)
-    extras: dict[str, Sequence[dict[str, Any]]] = {}
-    facts = _facts(plan, bundle, crops, compute.label) | {
-        "minutes": round((time.perf_counter() - start) / 60, 1)
-    }
     heading = f"{bundle.model_id} {bundle.version}: evaluation"
-    write_report(plan.output, Findings(heading, facts, scores, pictures, extras))
+    extras: dict[str, Sequence[dict[str, Any]]] = {}
+
+    def write() -> None:
+        minutes = {"minutes": round((time.perf_counter() - start) / 60, 1)}
+        facts = _facts(plan, bundle, crops, compute.label) | minutes
+        write_report(plan.output, Findings(heading, facts, scores, pictures, extras))
+
+    write()  # what is known stands already while the probes go on
+    if plan.probes:
+        for title, rows in run_probes(enhancer, options, crops, levels, tell):
+            extras[title] = rows
+            write()
     for metric in ("psnr_body", "psnr", "ssim_body", "snr_gain"):
         tell("\n" + as_text(scores, metric))
     tell(f"\nwritten: {plan.output / 'report.html'}")

@@ -46,7 +46,7 @@ def stabilised(denoise: Callable[[Array, float], Array], noisy: Array, sigma: fl
 @cache
 def _tables() -> tuple[Curve, Curve, Curve, Curve]:
     """Magnitude and its transform; expected transform and its signal."""
-    a = np.concatenate([np.linspace(0, 8, 801), np.linspace(8.05, _FAR, 1040)])
+    a = np.concatenate([np.linspace(0, 8, 801), np.linspace(8.2, _FAR, 260)])
     mean, deviation = rice_moments(a)
     slope = (1 / deviation[1:] + 1 / deviation[:-1]) / 2
     value = np.concatenate([[0.0], np.cumsum(np.diff(mean) * slope)])
@@ -56,7 +56,7 @@ def _tables() -> tuple[Curve, Curve, Curve, Curve]:
 
 def _expected(a: float, magnitude: Curve, value: Curve) -> float:
     """Expectation of the transform over Rice's density."""
-    z = np.linspace(max(0.0, a - 7.0), a + 7.0, 1401)
+    z = np.linspace(max(0.0, a - 7.0), a + 7.0, 701)
     density = z * np.exp(-((z - a) ** 2) / 2) * ive(0, z * a)
     slope = (value[1] - value[0]) / (magnitude[1] - magnitude[0])
     f = np.interp(z, magnitude, value)

@@ -2,9 +2,10 @@
 
 A phantom with simulated noise goes through the whole engine: noise estimate, descent, guards, measurement of
 what is left. Seconds are wall time of single runs after one run that nobody counts. BM4D is told the true
-noise and runs on a crop, for it needs the better part of a minute per million voxels; it is compared by
-seconds per voxel. On a CPU the plans of many evaluations run on a smaller crop as well, which the row says,
-and fewer times when a run takes long.
+noise and runs on the same volume, or on its middle where that is larger than 32x128x128, for it needs the
+better part of a minute per million voxels; it is compared by seconds per voxel. It starts as many threads as
+the machine has processors, the model as many as PyTorch was given: both are printed. On a CPU the plans of
+many evaluations run on a smaller crop as well, which the row says, and fewer times when a run takes long.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SIGMA_HU = 30.0
 _SPACING_MM = (2.0, 0.8, 0.8)
 _PHANTOM: Shape = (64, 256, 256)
 """Larger volumes are mirrored copies of a phantom of this size, which takes seconds and not minutes."""
-_PEER_CROP: Shape = (16, 96, 96)
+_PEER_CROP: Shape = (32, 128, 128)
 _SMALLEST_CROP: Shape = (16, 64, 64)
 _LONGEST_S = 60.0
 """A plan whose runs took this long together is not repeated again."""
@@ -94,6 +95,11 @@ class SpeedRow:
         return statistics.median(self.seconds)
 
     @property
+    def seconds_per_mvoxel(self) -> float:
+        """Seconds for a million voxels."""
+        return self.median_s * 1e6 / math.prod(self.ran_on)
+
+    @property
     def mvoxels_per_s(self) -> float:
         """Million voxels enhanced in a second."""
         return math.prod(self.ran_on) / 1e6 / self.median_s
@@ -101,11 +107,12 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class PeerSpeed:
-    """BM4D on its crop, one run."""
+    """BM4D, one run. `processors`: how many it kept busy, processor time over wall time."""
 
     name: str
     ran_on: Shape
     seconds: float
+    processors: float = 1.0
 
     @property
     def seconds_per_mvoxel(self) -> float:
@@ -229,16 +236,17 @@ def affordable(shape: Shape, evaluations: int) -> Shape:
 
 
 def time_bm4d(shape: Shape, tell: Tell) -> PeerSpeed | None:
-    """Run BM4D, told the true noise, on a crop of at most 16x96x96; None when it is not installed."""
+    """Run BM4D, told the true noise, on at most 32x128x128; None when it is not installed."""
     if importlib.util.find_spec("bm4d") is None:
         return None
     import bm4d
 
     part = _centre(benchmark_volume(shape), _PEER_CROP)
     tell(f"BM4D on {as_text(_shape(part))}")
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     bm4d.bm4d(part.array.astype(np.float64), SIGMA_HU)
-    return PeerSpeed("bm4d", _shape(part), time.perf_counter() - start)
+    seconds, busy = time.perf_counter() - start, time.process_time() - spent
+    return PeerSpeed("bm4d", _shape(part), seconds, busy / seconds)
 
 
 def as_json(rows: Sequence[SpeedRow], peer: PeerSpeed | None, facts: dict[str, str | int]) -> dict[str, Any]:
@@ -247,8 +255,18 @@ def as_json(rows: Sequence[SpeedRow], peer: PeerSpeed | None, facts: dict[str, s
         "machine": facts,
         "sigma_hu": SIGMA_HU,
         "peer": None if peer is None else asdict(peer) | {"seconds_per_mvoxel": peer.seconds_per_mvoxel},
-        "rows": [asdict(r) | {"median_s": r.median_s, "mvoxels_per_s": r.mvoxels_per_s} for r in rows],
+        "rows": [_row_json(r) for r in rows],
     }
+
+
+def _row_json(row: SpeedRow) -> dict[str, Any]:
+    """One row with the figures that follow from it."""
+    derived = {
+        "median_s": row.median_s,
+        "seconds_per_mvoxel": row.seconds_per_mvoxel,
+        "mvoxels_per_s": row.mvoxels_per_s,
+    }
+    return asdict(row) | derived
 
 
 def as_text(shape: Shape) -> str:
