@@ -5,7 +5,7 @@ Every method is one short transaction. Each change adds its line to the trail in
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from storage.arrival import mark_carried, store_instance
+from storage.arrivals import store_instances
 from storage.clock import Clock
 from storage.closing import Closing, close_series, discard_series, release_series
 from storage.database import Database, changed
@@ -28,6 +29,7 @@ from storage.records import (
     Json,
     NewInstance,
     NewJob,
+    Outcome,
     SeriesRecord,
 )
 from storage.series_rows import lock_series, open_association_exists
@@ -128,6 +130,17 @@ class Index:
             with self._database.writing() as session:
                 self._database.serialise_on(session, new.sop_instance)
                 return store_instance(session, new, root=self._root, at=self._now())
+
+        return self._database.retrying(work)
+
+    def add_instances(self, new: Sequence[NewInstance]) -> list[Outcome]:
+        """Give committed files their rows in one transaction, all or none; otherwise as `add_instance`."""
+
+        def work() -> list[Outcome]:
+            with self._database.writing() as session:
+                for uid in sorted({one.sop_instance for one in new}):
+                    self._database.serialise_on(session, uid)
+                return store_instances(session, new, root=self._root, at=self._now())
 
         return self._database.retrying(work)
 

@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+from storage.arriving import Arriving, Folders
 from storage.errors import SpoolFullError
 from storage.files import (
     durable_mkdir,
@@ -65,6 +66,7 @@ class Spool:
         self._derived = directory / "derived"
         self._ready_folders: set[Path] = set()
         self._folder_lock = threading.Lock()
+        self._folders = Folders(self._incoming, self._prepare, self._doubt)
         self._sync_failed = False
         with filesystem():
             for folder in (directory, self._incoming, self._staging, self._derived):
@@ -91,6 +93,18 @@ class Spool:
             raise
         os.close(descriptor)
         return Staged(path, digest, size)
+
+    def arrive(self, header: Buffer) -> Arriving:
+        """Open the file of an instance that comes piece by piece. Raises as `write` does."""
+        if self._sync_failed:
+            self.probe()
+        with filesystem():
+            folder = self._folders.take()
+        return Arriving(folder, self._staging, header)
+
+    def _doubt(self, exc: OSError) -> None:
+        """A sync failed: unless the disk is merely full, nothing is taken until `probe` has passed."""
+        self._sync_failed = not is_full(exc)
 
     def commit(self, staged: Staged) -> Path:
         """Give the file its final name for good, never over another file, and sync the folder.

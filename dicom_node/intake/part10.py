@@ -6,12 +6,12 @@ import struct
 from typing import Final
 
 from dicom_node.network.presentation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.network.received import ReceivedInstance
+from dicom_node.network.received import ReceivedInstance, StoreRequest
 
 _PREAMBLE: Final = bytes(128) + b"DICM"
 
 
-def part10_header(received: ReceivedInstance) -> bytes:
+def part10_header(received: ReceivedInstance | StoreRequest) -> bytes:
     """Return preamble and file meta group; the data set follows byte for byte as received.
 
     The meta group is Explicit VR Little Endian whatever the data set is in.

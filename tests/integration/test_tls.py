@@ -136,7 +136,7 @@ def test_silent_and_dripping_connections_end_in_time_and_keep_nobody_out(pki, tm
         dripping = socket.create_connection(scp.address)
         begin = time.monotonic()
         assert echo(peer_of(scp.address[1], pki, pki.issue("scanner"))).status == 0
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 5
         assert closes_within(5, dripping, drip=b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50))
         assert all(closes_within(5, connection) for connection in silent)
     finally:

@@ -106,7 +106,7 @@ def test_full_disk_is_answered_with_out_of_resources_and_leaves_nothing(
     receiver = Receiver(store)
     received = make_received(encoded(make_dataset()), association=association)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "writev", full)
         refused = receiver.receive(received)
 
     assert (refused.status, refused.comment) == (0xA700, "STORAGE_FULL")

@@ -22,7 +22,7 @@ INVALID, UNEXPECTED, UNRECOGNIZED = (bytes([0, 0, 2, reason]) for reason in (6, 
 def served(peer_of, scp):
     begin = time.monotonic()
     assert echo(peer_of(scp.address)).status == 0
-    return time.monotonic() - begin < 2
+    return time.monotonic() - begin < 5  # seconds; 2 on a quiet machine
 
 
 def threads():
