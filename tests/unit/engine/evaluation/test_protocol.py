@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine.bundle import write_bundle
+from engine.bundle import load_bundle, write_bundle
+from engine.device import choose_device
+from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
 from engine.diffusion.network import SHAPES, UNet
 from engine.diffusion.noise_estimate import NoiseRegressor
 from engine.evaluation import report
 from engine.evaluation.__main__ import main
 from engine.evaluation.cases import noisy_cases, parse_levels
 from engine.evaluation.compare import Picture, score
+from engine.evaluation.descents import steps_table
 from engine.evaluation.drawing import curves
 from engine.evaluation.peers import gaussian
 from engine.evaluation.probes import soft_tissue_phantom
@@ -73,6 +76,19 @@ def test_an_unreleased_bundle_is_evaluated_and_peers_are_kept(
     assert "data:image/png;base64," in page
     assert "http" not in page
     assert "model - gaussian" in capsys.readouterr().out
+
+
+def test_descents_are_tabled_with_their_evaluations(bundle: Path) -> None:
+    enhancer = DiffusionEnhancer(load_bundle(bundle), choose_device("cpu"))
+    (case,) = noisy_cases("body", soft_tissue_phantom((8, 32, 32)), parse_levels("ct30c"))
+    sampled = {"mode": "sample", "steps": 2, "repeats": 2}
+    rows = steps_table(case, enhancer, ({"mode": "mean"}, {"mode": "refine", "steps": 2}, sampled))
+    assert [(r["mode"], r["K"], r["evaluations"]) for r in rows] == [
+        ("mean", 1, 1),
+        ("refine", 1, 2),
+        ("sample", 2, 4),
+    ]
+    assert all(r["psnr"] > 20 for r in rows[:2])
 
 
 @pytest.mark.parametrize(
