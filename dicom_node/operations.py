@@ -17,7 +17,8 @@ from config.sections import Peer
 from config.settings import Settings
 from dicom_node.audit.recorder import Recorder
 from dicom_node.errors import NodeError, UnreadableInstanceError
-from dicom_node.imaging.headers import InstanceHeader, read_header
+from dicom_node.imaging.headers import InstanceHeader
+from dicom_node.imaging.multiframe import read_headers
 from dicom_node.imaging.summary import summarise
 from dicom_node.network import scu
 from dicom_node.observability import events
@@ -211,10 +212,10 @@ def test_routes(settings: Settings, folder: Path, *, calling_ae: str, called_ae:
     groups: dict[str, list[InstanceHeader]] = {}
     for path in dicom_files(folder):
         try:
-            header = read_header(path)
+            found = read_headers(path)
         except UnreadableInstanceError:
             continue
-        groups.setdefault(header.series_instance_uid, []).append(header)
+        groups.setdefault(found[0].series_instance_uid, []).extend(found)
     tests = []
     for uid, headers in sorted(groups.items()):
         summary = summarise(headers, calling_ae=calling_ae, called_ae=called_ae)

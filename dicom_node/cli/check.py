@@ -12,7 +12,7 @@ from config.settings import load_for_start
 from dicom_node.cli.render import console, print_json, print_table
 from dicom_node.cli.session import DEFAULT_CONFIG, ConfigOption, JsonOption, settings_of
 from dicom_node.imaging.derivation import DerivationPolicy
-from dicom_node.imaging.verify import verify_series
+from dicom_node.imaging.series import verify_source
 from dicom_node.operations import RouteTest, check_enhancers, dicom_files, test_routes
 
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
@@ -83,7 +83,7 @@ def verify(
         if config
         else DerivationPolicy()
     )
-    report = verify_series(dicom_files(source), dicom_files(derived), policy=policy)
+    report = verify_source(dicom_files(source), dicom_files(derived), policy=policy)
     if json:
         print_json(list(report.checks))
     else:

@@ -76,6 +76,19 @@ _LOSSY = "01"
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What the encoding of a source says about loss.
+
+    native_share  bytes of the decoded pixels per byte in the file
+    known         whether the source states the loss itself
+    """
+
+    transfer_syntax_uid: str
+    native_share: float
+    known: bool
+
+
+@dataclass(frozen=True)
 class SeriesIdentity:
     """What every instance of the derived series shares.
 
@@ -141,26 +154,51 @@ def derive_attributes(
     attributes = _copied(piece)
     header = piece.header
     is_ct = header.sop_class_uid == CT_IMAGE
-    _set_identity(attributes, header.sop_instance_uid, identity, uids)
+    set_common_attributes(
+        attributes,
+        source_uid=header.sop_instance_uid,
+        source_is_derived=header.image_type[:1] == ("DERIVED",),
+        loss=Loss(header.transfer_syntax_uid, piece.native_share, known=header.lossy_flag),
+        identity=identity,
+        provenance=provenance,
+        policy=policy,
+        uids=uids,
+    )
     if identity.instance_numbers is not None:
         put_text(attributes, "InstanceNumber", str(identity.instance_numbers[position]))
-    _set_times(attributes, identity.processed_at)
     put_bytes(attributes, "ImageType", _image_type(attributes, policy, is_ct=is_ct))
-    _set_derivation(attributes, provenance, policy)
+    _set_derivation(attributes, provenance)
     reference = Reference(header.sop_class_uid, header.sop_instance_uid)
     set_references(attributes, piece.dataset, source=reference, series_mates=identity.series_mates)
+    if is_ct:
+        _set_rescale_type(attributes, piece)
+    return attributes
+
+
+def set_common_attributes(
+    attributes: Attributes,
+    *,
+    source_uid: str,
+    source_is_derived: bool,
+    loss: Loss,
+    identity: SeriesIdentity,
+    provenance: Provenance,
+    policy: DerivationPolicy,
+    uids: UidPlan,
+) -> None:
+    """Apply the rules that single-frame and multi-frame objects share: what the object is and who made it."""
+    _set_identity(attributes, source_uid, identity, uids)
+    _set_times(attributes, identity.processed_at)
     set_equipment(
         attributes,
         provenance=provenance,
         policy=policy,
-        source_is_derived=header.image_type[:1] == ("DERIVED",),
+        source_is_derived=source_is_derived,
         processed_at=identity.processed_at.strftime("%Y%m%d%H%M%S.%f"),
     )
+    _set_comment(attributes, policy)
     _set_qualification(attributes, policy)
-    _set_compression_history(attributes, piece)
-    if is_ct:
-        _set_rescale_type(attributes, piece)
-    return attributes
+    _set_compression_history(attributes, loss)
 
 
 def file_meta(attributes: Attributes) -> Attributes:
@@ -222,7 +260,7 @@ def _image_type(attributes: Attributes, policy: DerivationPolicy, *, is_ct: bool
     return b"\\".join(values)
 
 
-def _set_derivation(attributes: Attributes, provenance: Provenance, policy: DerivationPolicy) -> None:
+def _set_derivation(attributes: Attributes, provenance: Provenance) -> None:
     """What was done, in words and as a code; earlier derivations stay in front."""
     charset = _charset(attributes)
     before = (value_of(attributes, "DerivationDescription") or b"").strip(b" \0")
@@ -232,6 +270,11 @@ def _set_derivation(attributes: Attributes, provenance: Provenance, policy: Deri
         text_value = joined(before + b";", words, limit=1024, charset=charset)
     put_bytes(attributes, "DerivationDescription", text_value)
     append_items(attributes, "DerivationCodeSequence", [SMOOTHING.as_item()])
+
+
+def _set_comment(attributes: Attributes, policy: DerivationPolicy) -> None:
+    """A line for whoever looks at the image, behind what the source said."""
+    charset = _charset(attributes)
     if policy.comment:
         comment = (value_of(attributes, "ImageComments") or b"").strip(b" \0")
         said = joined(comment + b";", COMMENT, limit=10240, charset=charset) if comment else COMMENT.encode()
@@ -254,14 +297,14 @@ def _set_qualification(attributes: Attributes, policy: DerivationPolicy) -> None
     )
 
 
-def _set_compression_history(attributes: Attributes, piece: SourceSlice) -> None:
+def _set_compression_history(attributes: Attributes, loss: Loss) -> None:
     """Once lossy, always lossy: state it where only the transfer syntax said so (PS3.3 C.7.6.1.1.5)."""
-    method = LOSSY_SYNTAXES.get(piece.header.transfer_syntax_uid)
-    if method is None or piece.header.lossy_flag:
+    method = LOSSY_SYNTAXES.get(loss.transfer_syntax_uid)
+    if method is None or loss.known:
         return
     put_text(attributes, "LossyImageCompression", _LOSSY)
     put_text(attributes, "LossyImageCompressionMethod", method)
-    put_text(attributes, "LossyImageCompressionRatio", f"{piece.native_share:.4g}")
+    put_text(attributes, "LossyImageCompressionRatio", f"{loss.native_share:.4g}")
 
 
 def _set_rescale_type(attributes: Attributes, piece: SourceSlice) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dicom_node.errors import DeriveError, Reason, UnreadableInstanceError
+from dicom_node.errors import DeriveError, Reason
 from dicom_node.imaging.derivation import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     DerivationPolicy,
@@ -21,15 +19,13 @@ from dicom_node.imaging.derivation import (
     file_meta,
     series_identity,
 )
-from dicom_node.imaging.elements import integer
 from dicom_node.imaging.encoding import Attributes, encode_file, put_bytes
-from dicom_node.imaging.parsing import read_dataset
+from dicom_node.imaging.neighbours import series_numbers_of
 from dicom_node.imaging.pixels import Cells
 from dicom_node.imaging.series_reader import SourceSeries, SourceSlice, SourceVolume
+from dicom_node.imaging.synced_files import sync_directory, told_apart, write_synced
 from dicom_node.imaging.uids import UidPlan
 from engine.volume import Volume
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -73,35 +69,32 @@ def derive_series(
     INTERNAL_ERROR for a volume of another shape, NO_SPACE when the disk is full, STORAGE_FAILED for any
     other failure to write. What was written until then stays in `directory`, which the caller owns.
     """
-    _require_same_shapes(source, enhanced)
+    require_same_shapes(source, enhanced)
     identity = series_identity(
         source,
         provenance=provenance,
         policy=policy,
         uids=uids,
-        taken_series_numbers=taken_series_numbers | _numbers_of(neighbours),
+        taken_series_numbers=taken_series_numbers | series_numbers_of(neighbours),
     )
     written: list[DerivedInstance] = []
-    try:
+    with told_apart():
         for number, (part, volume) in enumerate(zip(source.volumes, enhanced, strict=True)):
             used = replace(provenance, parameters=parameters[number]) if parameters else provenance
             for index, piece in enumerate(part.slices):
                 attributes = derive_attributes(
                     piece, len(written), identity=identity, provenance=used, policy=policy, uids=uids
                 )
-                put_pixels(attributes, to_cells(volume.array[index], piece, _padding_mask(part, index)))
+                put_pixels(attributes, to_cells(volume.array[index], piece, padding_mask(part, index)))
                 content = encode_file(attributes, file_meta(attributes))
                 path = directory / f"{len(written) + 1:05d}.dcm"
-                _write_synced(path, content)
+                write_synced(path, content)
                 written.append(_instance(path, content, piece, len(written), uids))
-        _sync_directory(directory)
-    except OSError as exc:
-        reason = Reason.NO_SPACE if exc.errno in _NO_SPACE else Reason.STORAGE_FAILED
-        raise DeriveError(reason, f"Writing failed ({errno.errorcode.get(exc.errno or 0, '?')}).") from exc
+        sync_directory(directory)
     return tuple(written)
 
 
-def _require_same_shapes(source: SourceSeries, enhanced: Sequence[Volume]) -> None:
+def require_same_shapes(source: SourceSeries, enhanced: Sequence[Volume]) -> None:
     """One enhanced volume for each of the source's, of its shape."""
     expected = [part.volume.array.shape for part in source.volumes]
     found = [volume.array.shape for volume in enhanced]
@@ -150,7 +143,7 @@ def _moved_out(scaled: NDArray[np.float64], piece: SourceSlice) -> NDArray[np.in
     return moved
 
 
-def _padding_mask(part: SourceVolume, index: int) -> NDArray[np.bool_] | None:
+def padding_mask(part: SourceVolume, index: int) -> NDArray[np.bool_] | None:
     """Which pixels of the slice are padding, None when none is."""
     return None if part.volume.valid is None else ~part.volume.valid[index]
 
@@ -169,34 +162,3 @@ def _instance(
         size=len(content),
         position=position,
     )
-
-
-def _numbers_of(neighbours: Sequence[Path]) -> frozenset[int]:
-    """SeriesNumbers of other series; one that cannot be read takes no number."""
-    found = set()
-    for path in neighbours:
-        try:
-            number = integer(read_dataset(path, pixels=False), "SeriesNumber")
-        except UnreadableInstanceError:
-            continue
-        if number is not None:
-            found.add(number)
-    return frozenset(found)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    """Create the file, write all of it and wait until it is on stable storage; never overwrite."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names of the files durable too."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

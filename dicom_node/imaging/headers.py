@@ -61,7 +61,11 @@ class SliceGeometry:
 
 @dataclass(frozen=True)
 class InstanceHeader:
-    """The facts about one instance that rules, evidence and eligibility need."""
+    """The facts about one instance, or one frame of it, that rules, evidence and eligibility need.
+
+    frame      number of the frame of a multi-frame object, from 1; None for a whole instance
+    undivided  why a multi-frame object was not taken apart into frames, empty where that is plain
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -94,6 +98,8 @@ class InstanceHeader:
     derived_by_node: bool
     discriminators: tuple[tuple[str, str], ...] = field(repr=False)
     weak_discriminators: tuple[tuple[str, str], ...] = field(repr=False)
+    frame: int | None = None
+    undivided: str = ""
 
 
 def read_header(path: Path) -> InstanceHeader:

@@ -162,15 +162,20 @@ def can_decode(syntax: str) -> bool:
         return False
 
 
+def pixel_view(ds: Dataset) -> Dataset:
+    """Return the few elements a decoder needs, so that it converts none of the data set's own."""
+    return Dataset(
+        {tag: ds.get_item(tag) for keyword in _DECODER_NEEDS if (tag := BaseTag(tag_of(keyword))) in ds}
+    )
+
+
 def read_cells(ds: FileDataset, layout: PixelFormat) -> Cells:
     """Decode the pixel data of one slice, (rows, columns), native byte order.
 
     Raises `UndecodablePixelsError`; decoders see a copy of the few elements they need, so the data set
     stays as it was parsed.
     """
-    view = Dataset(
-        {tag: ds.get_item(tag) for keyword in _DECODER_NEEDS if (tag := BaseTag(tag_of(keyword))) in ds}
-    )
+    view = pixel_view(ds)
     try:
         with quiet():
             decoder = get_decoder(transfer_syntax(ds))

@@ -117,10 +117,10 @@ def read_series(paths: Sequence[Path], policy: AssemblyPolicy | None = None) -> 
     headers = [source.header for source, _ in read]
     bare = AssemblyPolicy(minimum_slices=2)
     plan = assemble(headers, bare) if policy is None else check_series(headers, policy)
-    return SourceSeries(tuple(_fill(planned, read) for planned in plan.volumes), plan.evidence)
+    return SourceSeries(tuple(fill_volume(planned, read) for planned in plan.volumes), plan.evidence)
 
 
-def _fill(planned: PlannedVolume, read: Sequence[tuple[SourceSlice, Cells]]) -> SourceVolume:
+def fill_volume(planned: PlannedVolume, read: Sequence[tuple[SourceSlice, Cells]]) -> SourceVolume:
     """Put the pixels of the planned slices into one array."""
     first = read[planned.members[0]][0]
     shape = (len(planned.members), first.layout.rows, first.layout.columns)
@@ -159,7 +159,7 @@ def _read_slice(path: Path) -> tuple[SourceSlice, Cells]:
     except UndecodablePixelsError as exc:
         raise UndecodablePixelsError(f"SOP instance {header.sop_instance_uid}. {exc.detail}") from exc
     del ds[tag_of("PixelData")]
-    slope, intercept = _rescale(header)
+    slope, intercept = rescale_of(header)
     source = SourceSlice(
         path=path,
         header=header,
@@ -174,7 +174,7 @@ def _read_slice(path: Path) -> tuple[SourceSlice, Cells]:
     return source, cells
 
 
-def _rescale(header: InstanceHeader) -> tuple[float, float]:
+def rescale_of(header: InstanceHeader) -> tuple[float, float]:
     """Slope and intercept, 1 and 0 where an MR slice states neither (PS3.3 C.11.1)."""
     slope, intercept = header.rescale
     if slope is None and intercept is None and header.sop_class_uid != CT_IMAGE:

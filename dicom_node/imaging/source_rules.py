@@ -144,7 +144,7 @@ def _secondary_capture(h: InstanceHeader) -> str | None:
 
 
 def _multi_frame(h: InstanceHeader) -> str | None:
-    return "" if h.sop_class_uid in _MULTI_FRAME_CLASSES or h.number_of_frames > 1 else None
+    return h.undivided if h.sop_class_uid in _MULTI_FRAME_CLASSES or h.number_of_frames > 1 else None
 
 
 def _other_class(h: InstanceHeader) -> str | None:

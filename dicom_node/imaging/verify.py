@@ -22,10 +22,10 @@ from dicom_node.imaging import (
     verify_pixels,
     verify_tools,
 )
-from dicom_node.imaging.assembly import AssemblyPolicy, assemble
-from dicom_node.imaging.elements import element_bytes, items, quiet, tag_of, text
+from dicom_node.imaging.assembly import AssemblyPolicy
+from dicom_node.imaging.elements import element_bytes, items, tag_of, text
 from dicom_node.imaging.eligibility import check_series
-from dicom_node.imaging.headers import InstanceHeader, header_of
+from dicom_node.imaging.headers import InstanceHeader
 from dicom_node.imaging.parsing import read_dataset
 from dicom_node.imaging.pixels import Cells, UndecodablePixelsError, padding_of, pixel_format, read_cells
 from dicom_node.imaging.provenance import DerivationPolicy
@@ -40,10 +40,10 @@ from dicom_node.imaging.verify_model import (
     VerificationReport,
     sum_up,
 )
+from dicom_node.imaging.verify_sides import by_volume, files_of, other_series, read_slice
 
 __all__ = ["Check", "VerificationLimits", "VerificationReport", "verify_series"]
 
-_VALIDATOR_ASSERTION = 29
 ASSERTIONS: tuple[tuple[int, str, CheckFunction], ...] = (
     (1, "one derived slice per source slice", verify_identity.pairing_is_a_bijection),
     (2, "SOP Instance UIDs are new", verify_identity.instances_are_new),
@@ -97,8 +97,8 @@ def verify_series(
     when a file cannot be parsed.
     """
     limits = limits or VerificationLimits()
-    made = [(path, _read(path)) for path in _files(derived)]
-    found = [(path, _read(path)) for path in _files(source)]
+    made = [(path, read_slice(path)) for path in files_of(derived)]
+    found = [(path, read_slice(path)) for path in files_of(source)]
     targets = {_target(piece.dataset) for _, piece in made}
     homes = {p.header.series_instance_uid for _, p in found if p.header.sop_instance_uid in targets} or {
         p.header.series_instance_uid for _, p in found
@@ -111,9 +111,9 @@ def verify_series(
         sources=tuple(piece for _, piece in own),
         derived=tuple(piece for _, piece in made),
         pairs=pairs,
-        volumes=_volumes(pairs),
+        volumes=by_volume(pairs),
         unpaired=unpaired,
-        others=_others(found, homes),
+        others=other_series(found, homes),
         emitted=emitted,
         policy=policy,
         limits=limits,
@@ -121,30 +121,10 @@ def verify_series(
     )
     checks = []
     for number, title, function in ASSERTIONS:
-        asked = validators and number == _VALIDATOR_ASSERTION
+        asked = validators and number == verify_tools.VALIDATOR_ASSERTION
         tools = verify_tools.validators_see_nothing_new(paths) if asked else ()
         checks.append(sum_up(number, title, chain(function(series), tools)))
     return VerificationReport(tuple(checks), verify_pixels.bias_of(series))
-
-
-def _files(where: Path | Sequence[Path]) -> list[Path]:
-    """The files of a folder at any depth, or the files themselves."""
-    if isinstance(where, Path):
-        return sorted(path for path in where.rglob("*") if path.is_file())
-    return list(where)
-
-
-def _read(path: Path) -> Slice:
-    """Parse one file up to its pixels."""
-    ds = read_dataset(path, pixels=False)
-    with quiet():
-        meta = ds.file_meta
-        return Slice(
-            header=header_of(ds),
-            dataset=ds,
-            meta_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
-            meta_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
-        )
 
 
 def _left_out(headers: Sequence[InstanceHeader]) -> frozenset[str]:
@@ -156,33 +136,10 @@ def _left_out(headers: Sequence[InstanceHeader]) -> frozenset[str]:
     return frozenset(entry.sop_instance_uid for entry in plan.left_out)
 
 
-def _volumes(pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], ...]:
-    """The pairs by the volume of the source they belong to; all in one where the source is none."""
-    try:
-        plan = assemble(
-            [pair.source.header for pair in pairs], AssemblyPolicy(minimum_slices=2, released=True)
-        )
-    except (SkipSeriesError, HoldSeriesError):
-        return (tuple(pairs),)
-    found = [tuple(pairs[index] for index in volume.members) for volume in plan.volumes]
-    known = {pair.number for volume in found for pair in volume}
-    return (*found, *((pair,) for pair in pairs if pair.number not in known))
-
-
 def _target(ds: FileDataset) -> str:
     """The SOP instance a derived slice names as its source."""
     found = items(ds, "SourceImageSequence")
     return text(found[0], "ReferencedSOPInstanceUID") if found else ""
-
-
-def _others(found: Sequence[tuple[Path, Slice]], homes: set[str]) -> tuple[InstanceHeader, ...]:
-    """Other series of the same study beside the source."""
-    studies = {p.header.study_instance_uid for _, p in found if p.header.series_instance_uid in homes}
-    return tuple(
-        p.header
-        for _, p in found
-        if p.header.series_instance_uid not in homes and p.header.study_instance_uid in studies
-    )
 
 
 def _pair(

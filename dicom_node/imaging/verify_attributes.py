@@ -210,17 +210,20 @@ def nothing_foreign_is_left(series: SeriesPair) -> Iterator[str]:
                 yield f"slice {number}: {forbidden[tag]} has no place here"
 
 
-def acquisition_is_kept(series: SeriesPair) -> Iterator[str]:
+def acquisition_is_kept(
+    series: SeriesPair, *, judged_elsewhere: frozenset[int] = frozenset()
+) -> Iterator[str]:
     """28: every other attribute is equal and none is added; our times are new and one for the series."""
     yield from constant(series, ("SeriesDate", "SeriesTime"))
     for pair in series.pairs:
-        yield from _unexpected(pair, inherit=series.policy.equipment_policy == "inherit")
+        inherit = series.policy.equipment_policy == "inherit"
+        yield from _unexpected(pair, judged_elsewhere, inherit=inherit)
         yield from _times(pair, series.verified_at)
 
 
-def _unexpected(pair: Pair, *, inherit: bool) -> Iterator[str]:
+def _unexpected(pair: Pair, judged_elsewhere: frozenset[int], *, inherit: bool) -> Iterator[str]:
     """Attributes that differ, appeared or vanished without a rule that says so."""
-    judged = {tag_of(keyword) for keyword in (*CHANGED, *REMOVED)}
+    judged = judged_elsewhere | {tag_of(keyword) for keyword in (*CHANGED, *REMOVED)}
     if not inherit:
         judged |= {tag_of(keyword) for keyword in (*EQUIPMENT_IDENTITY, *EQUIPMENT_STATE)}
     source, derived = pair.source.dataset, pair.derived.dataset

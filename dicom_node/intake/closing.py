@@ -16,8 +16,9 @@ from config.rules import RouteChoice, choose_route
 from config.sections import Route
 from config.settings import Settings
 from dicom_node.errors import HoldSeriesError, Reason, SkipSeriesError, UnreadableInstanceError
-from dicom_node.imaging.eligibility import AssemblyPolicy, check_series
-from dicom_node.imaging.headers import InstanceHeader, read_header
+from dicom_node.imaging.eligibility import AssemblyPolicy
+from dicom_node.imaging.headers import InstanceHeader
+from dicom_node.imaging.series import judge_series, read_headers_of
 from dicom_node.imaging.summary import summarise
 from storage.index import ClosingEvent
 from storage.records import InstanceRecord, NewJob, SeriesRecord
@@ -65,7 +66,7 @@ def assess(
             first, problem=HoldSeriesError(Reason.UID_CONFLICT, f"{len(conflicts)} UIDs.", found)
         )
     try:
-        headers = tuple(read_header(copy.path) for copy in first)
+        headers = read_headers_of([copy.path for copy in first])
     except UnreadableInstanceError as exc:
         return Assessment(first, problem=HoldSeriesError(Reason.UNREADABLE, exc.detail))
     summary = summarise(headers, calling_ae=series.calling_ae, called_ae=series.called_ae)
@@ -95,7 +96,7 @@ def conclude(series: SeriesRecord, assessment: Assessment, settings: Settings) -
         )
     try:
         policy = AssemblyPolicy(**_assembly(series, route, settings))
-        found = check_series(assessment.headers, policy).evidence.as_json()
+        found = judge_series(assessment.headers, policy).evidence.as_json()
     except SkipSeriesError as exc:
         return _closing(SeriesEvent.SKIP, exc, route, evidence)
     except HoldSeriesError as exc:

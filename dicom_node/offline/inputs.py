@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from dicom_node.errors import HoldSeriesError, Reason, ReasonedError, SkipSeriesError, UnreadableInstanceError
-from dicom_node.imaging.eligibility import AssemblyPolicy, check_series
+from dicom_node.imaging.eligibility import AssemblyPolicy
 from dicom_node.imaging.headers import InstanceHeader, read_header
+from dicom_node.imaging.multiframe import SINGLE_FRAME_CLASSES
 from dicom_node.imaging.nifti import Modality, is_nifti_name, modality_beside
+from dicom_node.imaging.series import judge_series, read_headers_of
 from dicom_node.imaging.source_rules import CT_IMAGE
 from dicom_node.offline.request import MINIMUM_SLICES, EnhanceRequest, OfflineError
 
@@ -195,7 +197,7 @@ def _judge(uid: str, pieces: Pieces, asked: Modality | None, doubtful: set[Path]
         message = "A file beside its instances cannot be parsed; it may be one of them."
         return Refusal(what, Reason.UNREADABLE, message, proper=False)
     try:
-        check_series([header for _, header in pieces], AssemblyPolicy(minimum_slices=MINIMUM_SLICES))
+        judge_series(_headers(pieces), AssemblyPolicy(minimum_slices=MINIMUM_SLICES))
     except (SkipSeriesError, HoldSeriesError) as exc:
         return refusal_of(what, exc)
     modality = _modality(pieces)
@@ -203,6 +205,14 @@ def _judge(uid: str, pieces: Pieces, asked: Modality | None, doubtful: set[Path]
         message = f"The series is {modality}, and --modality {asked} was asked for."
         return Refusal(what, Reason.OTHER_MODALITY, message, proper=True)
     return None
+
+
+def _headers(pieces: Pieces) -> Sequence[InstanceHeader]:
+    """The headers of a series, frame by frame where it has frames."""
+    headers = [header for _, header in pieces]
+    if any(header.sop_class_uid in SINGLE_FRAME_CLASSES for header in headers):
+        return read_headers_of([path for path, _ in pieces])
+    return headers
 
 
 def refusal_of(what: str, error: ReasonedError) -> Refusal:
@@ -227,7 +237,8 @@ def _series(uid: str, pieces: Pieces, name: str, neighbours: tuple[Path, ...]) -
 
 def _modality(pieces: Pieces) -> Modality:
     """By SOP class: an eligible series is CT or MR."""
-    return "CT" if pieces[0][1].sop_class_uid == CT_IMAGE else "MR"
+    found = pieces[0][1].sop_class_uid
+    return "CT" if SINGLE_FRAME_CLASSES.get(found, found) == CT_IMAGE else "MR"
 
 
 def _folder_name(uid: str, pieces: Pieces) -> str:

@@ -137,7 +137,7 @@ class DeliverySender:
         except DeliveryHaltedError:
             # Ends as CANCELED where an operator asked for that meanwhile.
             self._store.jobs.give_back(
-                job, reason=Reason.NODE_STOPPING, message=Reason.NODE_STOPPING.sentence
+                job, reason=str(Reason.NODE_STOPPING), message=Reason.NODE_STOPPING.sentence
             )
         except PeerError as exc:
             self._peer_trouble(job, destination, exc)

@@ -146,7 +146,7 @@ class EnhanceWorker:
         try:
             if self._stopping.is_set():
                 self._store.jobs.give_back(
-                    job, reason=Reason.NODE_STOPPING, message=Reason.NODE_STOPPING.sentence
+                    job, reason=str(Reason.NODE_STOPPING), message=Reason.NODE_STOPPING.sentence
                 )
             else:
                 self._store.jobs.mark_canceled(job)

@@ -19,10 +19,10 @@ from typing import Any
 from dicom_node.errors import DeriveError, NodeError, Reason, ReasonedError
 from dicom_node.imaging.assembly import AssemblyPolicy
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
-from dicom_node.imaging.derived_writer import DerivedInstance, derive_series
-from dicom_node.imaging.series_reader import SourceSeries, SourceVolume, read_series
+from dicom_node.imaging.derived_writer import DerivedInstance
+from dicom_node.imaging.series import derive_source, read_source, verify_source
+from dicom_node.imaging.series_reader import SourceSeries, SourceVolume
 from dicom_node.imaging.uids import UidPlan
-from dicom_node.imaging.verify import verify_series
 from engine.enhancer import CancelToken, EnhancementResult, EnhanceOptions, Enhancer, Progress
 from engine.errors import OutOfRangeError, UnsafeOutputError
 from engine.guardrails import GuardReport, guard
@@ -132,7 +132,7 @@ def run_attempt(
     clock = StageClock(on_stage)
     with clock.stage("READ"):
         check_sources(spec.sources)
-        source = read_series([file.path for file in spec.sources], AssemblyPolicy(**spec.assembly))
+        source = read_source([file.path for file in spec.sources], AssemblyPolicy(**spec.assembly))
     with clock.stage("ENHANCE"):
         options = EnhanceOptions(strength=spec.strength, extra=spec.options)
         results = enhance_volumes(source, enhancer, options, progress, cancel)
@@ -286,7 +286,7 @@ def derive(
         node_version=spec.node_version,
         processed_at=datetime.fromisoformat(spec.processed_at),
     )
-    return derive_series(
+    return derive_source(
         source,
         [result.volume for result in results],
         provenance=provenance,
@@ -300,7 +300,7 @@ def derive(
 
 def verify(spec: AttemptSpec, source: SourceSeries, derived: tuple[DerivedInstance, ...]) -> float:
     """Re-read what was written and check it against the source; return the mean bias in real units."""
-    report = verify_series(
+    report = verify_source(
         [source.path for source in spec.sources],
         [instance.path for instance in derived],
         policy=DerivationPolicy(**spec.policy),
