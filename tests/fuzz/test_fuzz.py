@@ -70,8 +70,8 @@ class Bench:
     """A small series in several encodings, and the line that takes damaged copies of it."""
 
     def __init__(self, folder: Path) -> None:
-        z, y, x = np.mgrid[0:SLICES, 0:24, 0:20].astype(np.float32)
-        array = (-1000 + 1100 * (np.hypot(y - 12, x - 10) < 8) + 9 * z).astype(np.float32)
+        z, y, x = np.mgrid[0:SLICES, 0:40, 0:36].astype(np.float32)
+        array = (-1000 + 1100 * (np.hypot(y - 20, x - 18) < 15) + 9 * z).astype(np.float32)
         affine = np.array([[0, 0, 0.9, -9], [0, 0.8, 0, -10], [3, 0, 0, -15], [0, 0, 0, 1]], dtype=np.float64)
         volume = Volume(array, affine, IntensityUnit.HU)
         self._folder = folder

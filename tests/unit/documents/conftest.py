@@ -39,7 +39,7 @@ def phantom_pair(tmp_path: Path) -> Callable[[DerivationPolicy], tuple[Path, Pat
         )
         derived = derive_series(
             source,
-            source.volume,
+            [source.volume],
             provenance=made_by,
             policy=policy,
             uids=UidPlan("job"),
