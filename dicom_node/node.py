@@ -23,6 +23,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from config.settings import Settings
 from dicom_node.audit.recorder import Recorder
 from dicom_node.audit.shipper import Shipper
+from dicom_node.desk.rules import RouteBook
 from dicom_node.intake.receiver import build_scp
 from dicom_node.intake.stability import StabilitySweeper
 from dicom_node.observability import events
@@ -85,7 +86,7 @@ def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> Non
 
 def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Close quiet series, recover abandoned jobs and run enhancements."""
-    sweeper = StabilitySweeper(store, settings)
+    sweeper = StabilitySweeper(store, settings, current=RouteBook(store, settings).settings)
     workers = [
         EnhanceWorker(store, settings, name=_worker_name(f"worker-{number}"), now=utc_now)
         for number in range(settings.enhancement.workers)

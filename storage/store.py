@@ -13,11 +13,14 @@ from storage.audit_facts import AuditFacts
 from storage.clock import Clock, utc_now
 from storage.database import Database
 from storage.deliveries import Deliveries
+from storage.idempotency import Idempotency
 from storage.index import Index
 from storage.job_queue import JobQueue
 from storage.listing import Listing
 from storage.migrate import current_revision, head_revision, upgrade
 from storage.pauses import Pauses
+from storage.reviews import Reviews
+from storage.route_versions import RouteVersions
 from storage.spool import Spool
 from storage.statistics import Statistics
 from storage.sweep import SweepReport
@@ -41,6 +44,9 @@ class Store:
     access: Access
     pauses: Pauses
     statistics: Statistics
+    idempotency: Idempotency
+    reviews: Reviews
+    route_versions: RouteVersions
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -93,5 +99,8 @@ def open_store(
         access=Access(database, now),
         pauses=Pauses(database, now),
         statistics=Statistics(database),
+        idempotency=Idempotency(database, now),
+        reviews=Reviews(database, now),
+        route_versions=RouteVersions(database, now),
         _database=database,
     )

@@ -9,14 +9,33 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from dicom_node import __version__
-from dicom_node.api import problems, read_routes, session_routes
+from dicom_node.api import (
+    act_routes,
+    health_routes,
+    image_routes,
+    people_routes,
+    problems,
+    read_routes,
+    review_routes,
+    rule_routes,
+    session_routes,
+)
 from dicom_node.api.limits import Limits
 from dicom_node.api.security import Allow, allowance_of
 from dicom_node.desk.desk import Desk
 from dicom_node.errors import NodeError
 
 PREFIX = "/api/v1"
-ROUTERS: tuple[APIRouter, ...] = (session_routes.router, read_routes.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    session_routes.router,
+    read_routes.router,
+    act_routes.router,
+    rule_routes.router,
+    image_routes.router,
+    review_routes.router,
+    people_routes.router,
+    health_routes.router,
+)
 UPLOADS = (f"{PREFIX}/uploads",)
 
 

@@ -15,7 +15,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from config.errors import ConfigError
-from dicom_node.desk.access import LoginRefusedError, LoginThrottledError, WeakPasswordError
+from dicom_node.desk.access import (
+    LastAdministratorError,
+    LoginRefusedError,
+    LoginThrottledError,
+    WeakPasswordError,
+)
 from dicom_node.errors import NodeError, PeerError, ReasonedError
 from dicom_node.observability.logs import describe_error
 from dicom_node.operations import UnknownNameError
@@ -52,6 +57,7 @@ TABLE: Sequence[tuple[type[Exception], int, str]] = (
     (LoginRefusedError, 401, "login-refused"),
     (LoginThrottledError, 429, "login-throttled"),
     (WeakPasswordError, 422, "weak-credentials"),
+    (LastAdministratorError, 409, "last-administrator"),
     (UnknownNameError, 404, "not-found"),
     (NotFoundError, 404, "not-found"),
     (TakenError, 409, "taken"),

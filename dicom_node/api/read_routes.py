@@ -205,13 +205,13 @@ def peer_detail(desk: DeskDep, name: Annotated[str, Path(max_length=64)]) -> out
 @router.get("/routes")
 def routes_list(desk: DeskDep) -> list[out.RouteOut]:
     """The routes in force, in plain words, in their order."""
-    return [out.route_out(position, route) for position, route in enumerate(desk.settings.routes, 1)]
+    return [out.route_out(position, route) for position, route in enumerate(desk.rules.settings().routes, 1)]
 
 
 @router.get("/routes/{position}")
 def route_detail(desk: DeskDep, position: Annotated[int, Path(ge=1, le=10_000)]) -> out.RouteOut:
     """One route by its place."""
-    routes = desk.settings.routes
+    routes = desk.rules.settings().routes
     if position > len(routes):
         raise NotFoundError("route", position)
     return out.route_out(position, routes[position - 1])

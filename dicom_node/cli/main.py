@@ -19,6 +19,7 @@ from dicom_node.cli import (
     documents,
     enhance,
     health,
+    people,
     records,
     run,
     transfer,
@@ -43,6 +44,8 @@ app.add_typer(records.series_app, name="series")
 app.add_typer(records.jobs_app, name="jobs")
 app.add_typer(records.deliveries_app, name="deliveries")
 app.add_typer(audit.audit_app, name="audit")
+app.add_typer(people.users_app, name="users")
+app.add_typer(people.tokens_app, name="tokens")
 app.add_typer(run.db_app, name="db")
 bench.bench_app.command("send")(bench_send.send)
 app.add_typer(bench.bench_app, name="bench")

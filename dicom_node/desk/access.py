@@ -20,8 +20,10 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from config.api import ApiSection
 from dicom_node.desk.roles import Caller, Role, Scope, role_of_scopes
 from dicom_node.errors import NodeError
+from dicom_node.observability import events
 from storage.access import Access
 from storage.access_records import TokenRecord, UserRecord
+from storage.trail import Trail
 
 SHORTEST_PASSWORD = 12
 _LONGEST_PASSWORD = 1024
@@ -50,11 +52,21 @@ class WeakPasswordError(NodeError):
     """The password is too short, too long, or the name again."""
 
 
+class LastAdministratorError(NodeError):
+    """Nobody would be left who may change users."""
+
+    def __init__(self) -> None:
+        super().__init__("this is the last administrator")
+
+
 class AccessControl:
     """Lets people and programs in. Safe for several threads."""
 
-    def __init__(self, access: Access, section: ApiSection, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, access: Access, trail: Trail, section: ApiSection, *, now: Callable[[], datetime]
+    ) -> None:
         self._access = access
+        self._trail = trail
         self._section = section
         self._now = now
         self._hasher = PasswordHasher()
@@ -68,6 +80,34 @@ class AccessControl:
     def set_password(self, name: str, password: str, *, actor: str) -> UserRecord:
         """Change a password and end the user's sessions. Raises `WeakPasswordError`, `NotFoundError`."""
         return self._access.change_user(name, actor, password_hash=self._hash(name, password))
+
+    def change_user(
+        self, name: str, *, actor: str, role: Role | None, disabled: bool | None, password: str | None
+    ) -> UserRecord:
+        """Change what is given. Raises `LastAdministratorError`, `WeakPasswordError`, `NotFoundError`."""
+        if disabled or (role is not None and role is not Role.ADMIN):
+            self._refuse_last_administrator(name)
+        return self._access.change_user(
+            name,
+            actor,
+            role=role.value if role is not None else None,
+            disabled=disabled,
+            password_hash=self._hash(name, password) if password is not None else None,
+        )
+
+    def change_own_password(self, name: str, old: str, new: str, *, actor: str) -> None:
+        """Change a password for one who knows the old one; guesses are throttled like logins."""
+        account = f"account:{_digest(name.casefold())}"
+        self._refuse_throttled(account)
+        if not self._matches(self._access.find_user(name), old):
+            self._count(account)
+            raise LoginRefusedError
+        self.set_password(name, new, actor=actor)
+
+    def remove_user(self, name: str, *, actor: str) -> None:
+        """Remove a user. Raises `LastAdministratorError`, `NotFoundError`."""
+        self._refuse_last_administrator(name)
+        self._access.remove_user(name, actor)
 
     def first_run(self, secret: str, name: str, password: str, *, peer: str) -> UserRecord:
         """Make the first administrator with the first run's secret, which then opens nothing any more."""
@@ -89,11 +129,15 @@ class AccessControl:
         user = self._access.find_user(name)
         if not self._matches(user, password) or user is None or user.disabled:
             self._count(account, address)
+            # The name only if it is one of ours: people type passwords into the wrong box.
+            known = {} if user is None else {"actor": f"user:{user.name}"}
+            self._trail.append(events.USER_LOGIN_FAILED, data={**known, "host": peer})
             raise LoginRefusedError
         self._access.forgive(account)
         self._access.forgive(address)
         secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         self._access.open_session(user.id, _digest(secret), csrf)
+        self._trail.append(events.USER_LOGGED_IN, data={"actor": f"user:{user.name}", "host": peer})
         return Caller(user.name, Role(user.role), csrf=csrf), secret
 
     def session(self, secret: str) -> Caller | None:
@@ -105,7 +149,10 @@ class AccessControl:
 
     def logout(self, secret: str) -> None:
         """End a session."""
+        caller = self.session(secret)
         self._access.close_session(_digest(secret))
+        if caller is not None:
+            self._trail.append(events.USER_LOGGED_OUT, data={"actor": caller.actor})
 
     # --- programs
 
@@ -151,6 +198,11 @@ class AccessControl:
         return path
 
     # --- private
+
+    def _refuse_last_administrator(self, name: str) -> None:
+        others = [user for user in self._access.users() if user.role == Role.ADMIN and not user.disabled]
+        if [user.name for user in others] == [name]:
+            raise LastAdministratorError
 
     @cached_property
     def _nobody(self) -> str:

@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 
 from config.settings import Settings
 from dicom_node.desk.access import AccessControl
+from dicom_node.desk.images import Images
+from dicom_node.desk.looks import Looks
 from dicom_node.desk.overview import Figures
+from dicom_node.desk.quality import QualityFigures
+from dicom_node.desk.replay import Summaries
+from dicom_node.desk.rules import RouteBook
 from dicom_node.operations import Operations
 from storage.store import Store
 
@@ -22,6 +27,11 @@ class Desk:
     operations: Operations
     access: AccessControl
     figures: Figures
+    rules: RouteBook
+    summaries: Summaries
+    images: Images
+    quality: QualityFigures
+    looks: Looks
     now: Callable[[], datetime]
 
 
@@ -32,11 +42,17 @@ def utc_now() -> datetime:
 
 def open_desk(store: Store, settings: Settings, *, now: Callable[[], datetime] = utc_now) -> Desk:
     """Set up the desk over an open store; the store stays the caller's to close."""
+    images = Images(store, settings.api.image_cache)
     return Desk(
         settings=settings,
         store=store,
         operations=Operations(store, settings),
-        access=AccessControl(store.access, settings.api, now=now),
+        access=AccessControl(store.access, store.trail, settings.api, now=now),
         figures=Figures(store, settings, now=now),
+        rules=RouteBook(store, settings),
+        summaries=Summaries(store),
+        images=images,
+        quality=QualityFigures(store, images),
+        looks=Looks(now),
         now=now,
     )

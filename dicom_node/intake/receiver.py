@@ -19,6 +19,7 @@ from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.services import ScpService
 from dicom_node.network.status import StoreResponse
 from storage.group_commit import GroupCommit
+from storage.pauses import Part
 from storage.store import Store
 
 _LARGEST = ReceivingSection().largest_object
@@ -72,7 +73,9 @@ def build_scp(
         store,
         Admission(settings.node.accept_from),
         run_id=run_id,
-        has_room=lambda: store.spool.usage().used_percent < hard_percent,
+        has_room=lambda: (
+            store.spool.usage().used_percent < hard_percent and not store.pauses.paused(Part.INTAKE)
+        ),
     )
     return StorageScp(
         ScpSettings.of(settings.node, settings.receiving),

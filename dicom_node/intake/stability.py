@@ -56,13 +56,22 @@ class SweepReport:
 
 
 class StabilitySweeper:
-    """Closes series that are complete. One per deployment process; call `sweep` about once a second."""
+    """Closes series that are complete. One per deployment process; call `sweep` about once a second.
+
+    `current` gives the settings of the moment: routes may be changed while the node runs.
+    """
 
     def __init__(
-        self, store: Store, settings: Settings, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        current: Callable[[], Settings] | None = None,
     ) -> None:
         self._index = store.index
         self._settings = settings
+        self._current = current or (lambda: settings)
         self._monotonic = monotonic
         self._watches: dict[int, _Watch] = {}
 
@@ -72,6 +81,7 @@ class StabilitySweeper:
         A series that cannot be handled is held with a reason; the others are not affected. Raises
         `StorageError` only when the database cannot be asked at all.
         """
+        self._refresh()
         receiving = self._receiving()
         self._watches = {id_: watch for id_, watch in self._watches.items() if id_ in receiving}
         closable = {series.id for series in self._index.closable_series()}
@@ -80,6 +90,14 @@ class StabilitySweeper:
             with structlog.contextvars.bound_contextvars(series=series.id):
                 closed += self._attend(series, closable=series.id in closable)
         return SweepReport(open=len(receiving) - closed, closed=closed)
+
+    def _refresh(self) -> None:
+        """Take over the routes in force; what was assessed by others is assessed again."""
+        current = self._current()
+        if current is not self._settings:
+            self._settings = current
+            for watch in self._watches.values():
+                watch.assessment = None
 
     def _receiving(self) -> dict[int, SeriesRecord]:
         """Every open series by id, the oldest first."""

@@ -15,6 +15,7 @@ PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
 
+ROUTES_UNUSABLE: Final = "routes.unusable"
 FIRST_RUN: Final = "page.first_run"
 UNSAFE: Final = "node.unsafe"
 CONNECTION_DROPPED: Final = "connection.dropped"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
@@ -17,7 +18,10 @@ from config.settings import Settings
 from dicom_node.api.security import CSRF_HEADER
 from dicom_node.desk.desk import Desk, open_desk
 from dicom_node.desk.roles import Role
+from dicom_node.imaging.headers import read_header
+from dicom_node.imaging.phantom_series import CT_STYLE, PhantomStyle, write_ct_series
 from dicom_node.web.site import build_site
+from engine.volume import IntensityUnit, Volume
 from storage.records import NewDeliveryJob, NewDerived, NewInstance, NewJob
 from storage.states import JobKind
 from storage.store import Store, open_store, upgrade
@@ -36,10 +40,14 @@ class People:
         self.desk = desk
         self.app = build_site(desk)
 
-    def nobody(self) -> TestClient:
+    def nobody(self, peer: str = "127.0.0.1") -> TestClient:
         """A browser that is not signed in."""
         return TestClient(
-            self.app, base_url=ORIGIN, headers={"Origin": ORIGIN}, raise_server_exceptions=False
+            self.app,
+            base_url=ORIGIN,
+            headers={"Origin": ORIGIN},
+            raise_server_exceptions=False,
+            client=(peer, 50000),
         )
 
     def sign_in(self, role: Role, name: str | None = None) -> TestClient:
@@ -199,3 +207,110 @@ class Line:
 @pytest.fixture
 def line(store: Store) -> Line:
     return Line(store)
+
+
+class Scans:
+    """Stores phantom series as the line would: real objects, with a derived series beside them."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store = store
+        self.folder = folder
+        self.count = 0
+
+    def volume(self, *, slices: int = 8, side: int = 32, level: float = 0.0) -> Volume:
+        rng = np.random.default_rng(self.count)
+        rows = np.linspace(-200, 200, side, dtype=np.float32)
+        array = np.broadcast_to(rows, (slices, side, side)).astype(np.float32)
+        array = array + rng.normal(0, 20, array.shape).astype(np.float32) * (1 - level)
+        # (slice, row, column) to LPS: axial, 2 mm apart, head last.
+        affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+        return Volume(array.astype(np.float32), affine, IntensityUnit.HU)
+
+    def series(self, *, calling: str = "SCANNER", style: PhantomStyle = CT_STYLE, **shape: int) -> int:
+        """One received CT series, closed with a job; its number."""
+        self.count += 1
+        files = write_ct_series(self.volume(**shape), self.folder / f"in-{self.count}", style=style)
+        numbers = set()
+        # Not in the order of the stack: that is the viewer's business.
+        for path in sorted(files, key=lambda p: hash(p.name)):
+            header, content = read_header(path), path.read_bytes()
+            staged = self.store.spool.write(b"", [content])
+            added = self.store.index.add_instance(
+                NewInstance(
+                    study_uid=header.study_instance_uid,
+                    series_uid=header.series_instance_uid,
+                    modality=header.modality,
+                    sop_class=header.sop_class_uid,
+                    sop_instance=header.sop_instance_uid,
+                    transfer_syntax="1.2.840.10008.1.2.1",
+                    digest=staged.digest,
+                    path=self.store.spool.commit(staged),
+                    size=staged.size,
+                    association_id=None,
+                    calling_ae=calling,
+                    called_ae="ENHANCE",
+                )
+            )
+            numbers.add(added.series.id)
+        (number,) = numbers
+        return number
+
+    def close(self, series: int) -> int:
+        """Close the series; the number of its pending job."""
+        record = self.store.index.get_series(series)
+        sources = [
+            {"path": str(i.path), "sop_instance_uid": i.sop_instance_uid, "digest": i.digest}
+            for i in self.store.index.instances(series)
+        ]
+        spec = {
+            "enhancer": "classical",
+            "strength": 0.9,
+            "options": {},
+            "destinations": ["pacs"],
+            "source": sources,
+        }
+        job = NewJob(f"key-{series}", spec=spec)
+        assert self.store.index.close_series(series, record.revision, event="close", job=job)
+        return self.store.jobs.list(series_id=series)[0].id
+
+    def enhanced(self, **how) -> int:
+        """A received series with a derived one that is less noisy; the number of its enhancement."""
+        series = self.series(**how)
+        shape = {name: how[name] for name in ("slices", "side") if name in how}
+        number = self.close(series)
+        job = self.store.jobs.claim(JobKind.ENHANCE, "worker", timedelta(seconds=60))
+        assert job is not None
+        assert job.id == number
+        folder = self.store.spool.derived_dir(job.id, job.token)
+        files = write_ct_series(
+            self.volume(level=0.8, **shape), folder, style=PhantomStyle(study_key=f"derived-{number}")
+        )
+        derived = []
+        for position, path in enumerate(sorted(files)):
+            header = read_header(path)
+            derived.append(
+                NewDerived(
+                    sop_class_uid=header.sop_class_uid,
+                    sop_instance_uid=header.sop_instance_uid,
+                    series_instance_uid=header.series_instance_uid,
+                    transfer_syntax_uid="1.2.840.10008.1.2.1",
+                    path=path,
+                    digest="0" * 64,
+                    size=path.stat().st_size,
+                    position=position,
+                )
+            )
+        facts = {
+            "seconds": {"ENHANCE": 5.0},
+            "enhancer": {"name": "classical", "version": "1"},
+            "noise_before": 20.0,
+            "noise_after": 4.0,
+            "bias": 0.1,
+        }
+        self.store.jobs.commit_manifest(job, derived, [NewDeliveryJob("pacs")], facts)
+        return number
+
+
+@pytest.fixture
+def scans(store: Store, tmp_path: Path) -> Scans:
+    return Scans(store, tmp_path / "scans")

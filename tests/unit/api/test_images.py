@@ -1,0 +1,133 @@
+"""Slices, windows, differences, figures; and reviews of what was seen."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dicom_node.desk.images import Images, Layer
+from dicom_node.desk.quality import radial_spectrum
+from dicom_node.desk.rendering import Window, to_grey
+
+
+def pixels(answer) -> np.ndarray:
+    assert answer.headers["content-type"] == "image/png"
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def test_a_viewer_learns_what_there_is_before_the_first_slice(viewer, scans):
+    job = scans.enhanced(slices=8)
+
+    seen = viewer.get(f"/api/v1/jobs/{job}/images").json()
+
+    assert seen["layers"] == ["source", "derived", "difference"]
+    assert (seen["slices"], seen["rows"], seen["columns"], seen["unit"]) == (8, 32, 32, "HU")
+    assert {"lung", "bone", "brain"} <= {window["name"] for window in seen["windows"]}
+    assert seen["difference"]["centre"] == 0
+
+
+def test_slices_come_in_the_order_of_the_stack_and_in_one_window(viewer, scans):
+    job = scans.enhanced(slices=8)
+    path, window = f"/api/v1/jobs/{job}/images", {"centre": 0, "width": 400}
+
+    source = [pixels(viewer.get(f"{path}/source/{n}.png", params=window)) for n in range(8)]
+    derived = pixels(viewer.get(f"{path}/derived/3.png", params=window))
+    difference = pixels(viewer.get(f"{path}/difference/3.png", params={"width": 200}))
+
+    expected = scans.volume(slices=8).array
+    for place in range(8):
+        wanted = to_grey(np.round(expected[place]), Window(0, 400))
+        assert np.abs(wanted.astype(int) - source[place]).max() <= 1
+    ramp = to_grey(np.broadcast_to(np.linspace(-200, 200, 32, dtype=np.float32), (32, 32)), Window(0, 400))
+    assert np.abs(derived.astype(int) - ramp).std() < np.abs(source[3].astype(int) - ramp).std()
+    assert abs(float(difference.mean()) - 127) < 10
+
+
+def test_a_received_series_is_shown_without_a_job(viewer, scans):
+    series = scans.series(slices=4)
+
+    assert viewer.get(f"/api/v1/series/{series}/images").json()["layers"] == ["source"]
+    assert pixels(viewer.get(f"/api/v1/series/{series}/images/0.png")).shape == (32, 32)
+    assert viewer.get(f"/api/v1/series/{series}/images/4.png").status_code == 404
+
+
+def test_only_what_was_asked_for_is_decoded_and_the_memory_is_bounded(store, scans):
+    job = scans.enhanced(slices=8, side=32)
+    images = Images(store, limit=3 * 32 * 32 * 4)
+
+    images.layer_slice(job, Layer.SOURCE, 2)
+    assert images.kept_bytes == 32 * 32 * 4
+    for place in range(8):
+        images.layer_slice(job, Layer.DIFFERENCE, place)
+    assert images.kept_bytes <= 3 * 32 * 32 * 4
+
+
+def test_a_look_at_a_series_is_told_once(viewer, scans, store):
+    series = scans.series(slices=4)
+
+    for _ in range(3):
+        viewer.get(f"/api/v1/series/{series}/images")
+
+    looks = [event for event in store.trail.for_series(series) if event.name == "instances.viewed"]
+    assert [event.data["actor"] for event in looks] == ["user:viewer-1"]
+
+
+def test_quality_figures_show_less_noise_after(viewer, scans):
+    job = scans.enhanced(slices=8, side=64)
+
+    seen = viewer.get(f"/api/v1/jobs/{job}/quality").json()
+
+    assert (seen["noise_before"], seen["noise_after"]) == (20.0, 4.0)
+    assert 10 < seen["std_difference"] < 30
+    upper = slice(16, 31)
+    assert np.mean(seen["spectrum_derived"][upper]) < 0.5 * np.mean(seen["spectrum_source"][upper])
+
+
+def test_the_spectrum_of_white_noise_is_flat_at_its_deviation():
+    noise = np.random.default_rng(1).normal(0, 7, (256, 256)).astype(np.float32)
+
+    assert radial_spectrum(noise) == pytest.approx(np.full(32, 7.0), rel=0.25)
+
+
+def test_a_reader_reviews_and_the_rates_follow(operator, people, scans):
+    from dicom_node.desk.roles import Role
+
+    job = scans.enhanced()
+    path = f"/api/v1/jobs/{job}/reviews/mine"
+
+    operator.put(path, json={"verdict": "reject"})
+    operator.put(path, json={"verdict": "approve", "blinded": True, "comment": "fine"})
+    people.sign_in(Role.OPERATOR, "ann").put(path, json={"verdict": "no-difference"})
+
+    (rate,) = operator.get("/api/v1/reviews/rates").json()
+    assert rate == {
+        "model": "classical 1",
+        "modality": "CT",
+        "site": "SCANNER",
+        "approved": 1,
+        "rejected": 0,
+        "no_difference": 1,
+        "approval": 0.5,
+    }
+    side = operator.get(f"/api/v1/jobs/{job}/reviews/side").json()["derived_side"]
+    assert [r["derived_side"] for r in operator.get(f"/api/v1/jobs/{job}/reviews").json()] == [side, None]
+
+
+def test_what_is_not_finished_cannot_be_reviewed(operator, line):
+    answer = operator.put(f"/api/v1/jobs/{line.job()}/reviews/mine", json={"verdict": "approve"})
+
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("comment", ["=1+1", "+cmd|' /C calc'!A0", "-2", "@SUM(A1)", "\t=1", " =1"])
+def test_no_cell_of_the_export_is_a_formula(operator, scans, comment):
+    job = scans.enhanced()
+    operator.put(f"/api/v1/jobs/{job}/reviews/mine", json={"verdict": "approve", "comment": comment})
+
+    rows = list(csv.DictReader(io.StringIO(operator.get("/api/v1/reviews.csv").text)))
+
+    assert rows[0]["comment"] == f"'{comment}"
