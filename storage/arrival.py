@@ -40,8 +40,8 @@ def store_instance(session: Session, new: NewInstance, *, root: Path, at: dateti
         mark_carried(session, series, new.association_id, at=at)
         return AddResult("duplicate", instance_record(twin, root), series_record(series))
     _mark_conflicts(session, same_uid, series)
-    mark_stored(session, series, at=at, association_id=new.association_id)
-    row = _insert(session, new, series, root=root, at=at, conflict=bool(same_uid))
+    generation = mark_stored(session, series, at=at, association_id=new.association_id)
+    row = _insert(session, new, series.id, generation, root=root, at=at, conflict=bool(same_uid))
     name = TrailEvent.INSTANCE_CONFLICT if same_uid else TrailEvent.INSTANCE_STORED
     add_event(
         session,
@@ -93,6 +93,7 @@ def _series_for(session: Session, new: NewInstance, at: datetime) -> SeriesRow:
         instance_count=0,
         interrupted=False,
         released=False,
+        late=False,
         evidence={},
         first_received_at=at,
         last_received_at=at,
@@ -136,19 +137,27 @@ def _mark_conflicts(session: Session, rows: list[InstanceRow], series: SeriesRow
 
 
 def _insert(
-    session: Session, new: NewInstance, series: SeriesRow, *, root: Path, at: datetime, conflict: bool
+    session: Session,
+    new: NewInstance,
+    series_id: int,
+    generation: int,
+    *,
+    root: Path,
+    at: datetime,
+    conflict: bool,
 ) -> InstanceRow:
     """Insert the row of the new instance."""
     values = {
-        "series_id": series.id,
+        "series_id": series_id,
         "sop_class_uid": new.sop_class,
         "sop_instance_uid": new.sop_instance,
         "transfer_syntax_uid": new.transfer_syntax,
         "digest": new.digest,
         "path": relative(new.path, root),
         "size": new.size,
-        "generation": series.generation,
+        "generation": generation,
         "conflict": conflict,
+        "damaged": False,
         "received_at": at,
         "association_id": new.association_id,
     }

@@ -5,7 +5,7 @@ Every method is one short transaction. Each change adds its line to the trail in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from storage.arrival import mark_carried, store_instance
 from storage.arrivals import store_instances
 from storage.clock import Clock
-from storage.closing import Closing, close_series, discard_series, release_series
+from storage.closing import Closing, close_series, discard_series, release_series, reopen_series
+from storage.content import note_content
 from storage.database import Database, changed
 from storage.errors import NotFoundError
 from storage.known import known_paths
@@ -32,8 +33,8 @@ from storage.records import (
     Outcome,
     SeriesRecord,
 )
-from storage.series_rows import lock_series, open_association_exists
-from storage.states import SeriesEvent, SeriesState
+from storage.series_rows import lock_series, mark_ending, open_association_exists
+from storage.states import LatePolicy, SeriesEvent, SeriesState
 from storage.tables import AssociationRow, DerivedRow, InstanceRow, SeriesRow
 from storage.trail import TrailEvent, add_event
 
@@ -167,13 +168,19 @@ class Index:
         route: str | None = None,
         evidence: Json | None = None,
         job: NewJob | None = None,
+        completeness: str | None = None,
+        late_policy: LatePolicy | str | None = None,
     ) -> bool:
         """Freeze the generation and insert its ENHANCE job; False, and nothing done, if the series moved on.
 
         Compare-and-set on RECEIVING, the revision the caller decided on, and no open association. A job
-        whose key exists already is left as it is.
+        whose key exists already serves this generation too. `completeness` says by what the series was judged,
+        `late_policy` what an instance does that arrives after the derived series exists.
         """
-        closing = Closing(SeriesEvent(event), reason, message, route, dict(evidence or {}), job)
+        policy = None if late_policy is None else LatePolicy(late_policy).value
+        closing = Closing(
+            SeriesEvent(event), reason, message, route, dict(evidence or {}), job, completeness, policy
+        )
 
         def work() -> bool:
             with self._database.writing() as session:
@@ -190,6 +197,16 @@ class Index:
         """HELD to SKIPPED by a person's decision; the instances stay."""
         with self._database.writing() as session:
             return series_record(discard_series(session, series_id, actor, at=self._now()))
+
+    def reopen_series(self, series_id: int, actor: str) -> SeriesRecord:
+        """STABLE or SKIPPED to RECEIVING by a person's decision, instances that came late included."""
+        with self._database.writing() as session:
+            return series_record(reopen_series(session, series_id, actor, at=self._now()))
+
+    def note_content(self, series_id: int, digests: Mapping[int, str]) -> SeriesRecord:
+        """Note what instances mean, by their id, and end the conflicts where that is the same."""
+        with self._database.writing() as session:
+            return series_record(note_content(session, series_id, digests, at=self._now()))
 
     # --- reading
 
@@ -259,13 +276,7 @@ class Index:
         )
         if changed(session.execute(statement)) != 1:
             return
-        interrupted = ending != "released"
-        session.execute(
-            update(SeriesRow)
-            .where(SeriesRow.last_association_id == association_id, SeriesRow.interrupted != interrupted)
-            .values(interrupted=interrupted, revision=SeriesRow.revision + 1)
-            .execution_options(synchronize_session=False)
-        )
+        mark_ending(session, association_id, interrupted=ending != "released", at=at)
         add_event(
             session,
             TrailEvent.ASSOCIATION_CLOSED,

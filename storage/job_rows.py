@@ -110,12 +110,14 @@ def move_job(
 
 
 def cancel_superseded(session: Session, series_id: int, *, before: int, at: datetime) -> None:
-    """End every ENHANCE job of an earlier generation, also a running one: its next write finds no claim."""
+    """End every job of an earlier generation, also a running one: its next write finds no claim.
+
+    A sender that holds a DELIVER job finds the claim lost at its next instance and releases the association.
+    """
     query = (
         select(JobRow)
         .where(
             JobRow.series_id == series_id,
-            JobRow.kind == JobKind.ENHANCE,
             JobRow.generation < before,
             JobRow.state.in_(OPEN_JOB_STATES),
         )

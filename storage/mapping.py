@@ -7,6 +7,7 @@ from typing import cast
 
 from storage.errors import StorageError
 from storage.records import (
+    AlarmRecord,
     AssociationRecord,
     DeliveryRecord,
     DerivedRecord,
@@ -17,8 +18,9 @@ from storage.records import (
     JobRecord,
     SeriesRecord,
 )
-from storage.states import DeliveryState, JobKind, JobState, SeriesState, Stage
+from storage.states import DeliveryState, JobKind, JobState, LatePolicy, SeriesState, Stage
 from storage.tables import (
+    AlarmRow,
     AssociationRow,
     DeliveryRow,
     DerivedRow,
@@ -74,6 +76,10 @@ def series_record(row: SeriesRow) -> SeriesRecord:
         first_received_at=row.first_received_at,
         last_received_at=row.last_received_at,
         closed_at=row.closed_at,
+        completeness=row.completeness,
+        late_policy=None if row.late_policy is None else LatePolicy(row.late_policy),
+        late=bool(row.late),
+        purged_at=row.purged_at,
     )
 
 
@@ -92,6 +98,9 @@ def instance_record(row: InstanceRow, root: Path) -> InstanceRecord:
         conflict=row.conflict,
         received_at=row.received_at,
         association_id=row.association_id,
+        semantic_digest=row.semantic_digest,
+        damaged=bool(row.damaged),
+        checked_at=row.checked_at,
     )
 
 
@@ -138,6 +147,9 @@ def derived_record(row: DerivedRow, root: Path) -> DerivedRecord:
         digest=row.digest,
         size=row.size,
         position=row.position,
+        damaged=bool(row.damaged),
+        checked_at=row.checked_at,
+        purged_at=row.purged_at,
     )
 
 
@@ -161,6 +173,18 @@ def destination_status(row: DestinationRow) -> DestinationStatus:
     """Build the record of a destination."""
     return DestinationStatus(
         name=row.name, failures=row.failures, not_before=row.not_before, last_error=row.last_error
+    )
+
+
+def alarm_record(row: AlarmRow) -> AlarmRecord:
+    """Build the record of an alarm."""
+    return AlarmRecord(
+        code=row.code,
+        subject=row.subject,
+        raised_at=row.raised_at,
+        seen_at=row.seen_at,
+        count=row.count,
+        data=row.data,
     )
 
 

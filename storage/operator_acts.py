@@ -50,11 +50,16 @@ def resubmit(session: Session, row: JobRow, actor: str, *, at: datetime) -> JobR
         _refuse_outdated(session, row)
         if row.state == JobState.SUCCEEDED:
             return _again_under_new_key(session, row, actor, at)
+    start_over(session, row, actor, at=at)
+    reopen_refused(session, row, at=at)
+    return row
+
+
+def start_over(session: Session, row: JobRow, actor: str, *, at: datetime) -> None:
+    """FAILED or CANCELED to PENDING, with every attempt left. What is delivered stays delivered."""
     changes = {**_AFRESH, "not_before": at}
     data = {"actor": actor}
     move_job(session, row, JobEvent.RESUBMIT, TrailEvent.JOB_RESUBMITTED, at=at, data=data, **changes)
-    reopen_refused(session, row, at=at)
-    return row
 
 
 def hurry(session: Session, row: JobRow, actor: str, *, at: datetime) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from storage.states import DeliveryState, JobKind, JobState, SeriesState, Stage
+from storage.states import DeliveryState, JobKind, JobState, LatePolicy, SeriesState, Stage
 
 Json = Mapping[str, Any]
 Ending = Literal["released", "aborted", "lost"]
@@ -39,6 +39,9 @@ class SeriesRecord:
     `generation` counts how often it was opened, from 1; `revision` grows with every change to what it holds.
     `interrupted`: the last association that carried it ended other than by release.
     `released`: a person decided that this generation goes on in spite of its evidence.
+    `completeness`: by what it was judged to be complete: commitment, query, count, geometry or quiet.
+    `late`: this generation was opened after the derived series of an earlier one existed; `late_policy` says what
+    that means. `purged_at`: its instances were deleted by retention.
     """
 
     id: int
@@ -60,11 +63,20 @@ class SeriesRecord:
     first_received_at: datetime
     last_received_at: datetime
     closed_at: datetime | None
+    completeness: str | None = None
+    late_policy: LatePolicy | None = None
+    late: bool = False
+    purged_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """One stored SOP instance; `digest` is SHA-256 over the encoded data set, `size` is of the whole file."""
+    """One stored SOP instance; `digest` is SHA-256 over the encoded data set, `size` is of the whole file.
+
+    `semantic_digest` is over what the object means, whatever its transfer syntax; known only where a conflict made
+    somebody ask. `damaged`: the file does not have the digest any more. A `generation` above that of the series:
+    the instance came late and is no part of it.
+    """
 
     id: int
     series_id: int
@@ -78,6 +90,9 @@ class InstanceRecord:
     conflict: bool
     received_at: datetime
     association_id: int | None
+    semantic_digest: str | None = None
+    damaged: bool = False
+    checked_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,10 @@ class HeartbeatResult:
 
 @dataclass(frozen=True)
 class DerivedRecord:
-    """One derived instance of a committed manifest; `digest` is SHA-256 over the whole file."""
+    """One derived instance of a committed manifest; `digest` is SHA-256 over the whole file.
+
+    `purged_at`: the file was deleted by retention; the row stays, because the UID stays taken.
+    """
 
     id: int
     job_id: int
@@ -168,6 +186,9 @@ class DerivedRecord:
     digest: str
     size: int
     position: int
+    damaged: bool = False
+    checked_at: datetime | None = None
+    purged_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -228,4 +249,16 @@ class EventRecord:
     series_id: int | None
     job_id: int | None
     association_id: int | None
+    data: Json
+
+
+@dataclass(frozen=True)
+class AlarmRecord:
+    """Something a person has to know. `count`: how often it was raised since `raised_at`."""
+
+    code: str
+    subject: str
+    raised_at: datetime
+    seen_at: datetime
+    count: int
     data: Json

@@ -30,6 +30,16 @@ class SeriesEvent(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     DISCARD = "discard"
+    RESENT = "resent"  # held as interrupted, and the sender has come back and released
+    REOPEN = "reopen"  # an operator wants a closed series looked at again
+
+
+class LatePolicy(StrEnum):
+    """What an instance does that arrives when the derived series exists already. It is stored in every case."""
+
+    HOLD = "hold"  # stop what is not sent yet; a person decides about the new generation
+    SUPERSEDE = "supersede"  # stop what is not sent yet; the new generation is enhanced and sent as well
+    IGNORE = "ignore"  # the derived series stands; the instance waits for an operator's `reopen`
 
 
 class JobKind(StrEnum):
@@ -103,6 +113,9 @@ SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = {
     (SeriesState.RECEIVING, SeriesEvent.HOLD): SeriesState.HELD,
     (SeriesState.HELD, SeriesEvent.RELEASE): SeriesState.RECEIVING,
     (SeriesState.HELD, SeriesEvent.DISCARD): SeriesState.SKIPPED,
+    (SeriesState.HELD, SeriesEvent.RESENT): SeriesState.RECEIVING,
+    (SeriesState.STABLE, SeriesEvent.REOPEN): SeriesState.RECEIVING,
+    (SeriesState.SKIPPED, SeriesEvent.REOPEN): SeriesState.RECEIVING,
 }
 
 JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {

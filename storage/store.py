@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from storage.access import Access
+from storage.alarms import Alarms
 from storage.audit import AuditLog
 from storage.audit_facts import AuditFacts
 from storage.clock import Clock, utc_now
@@ -47,6 +48,7 @@ class Store:
     idempotency: Idempotency
     reviews: Reviews
     route_versions: RouteVersions
+    alarms: Alarms
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -102,5 +104,6 @@ def open_store(
         idempotency=Idempotency(database, now),
         reviews=Reviews(database, now),
         route_versions=RouteVersions(database, now),
+        alarms=Alarms(database, now),
         _database=database,
     )

@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -113,6 +115,10 @@ class SeriesRow(Base):
     message: Mapped[str | None] = mapped_column(Text)
     route: Mapped[str | None] = mapped_column(String(255))
     evidence: Mapped[dict[str, Any]]
+    completeness: Mapped[str | None] = mapped_column(String(16))
+    late_policy: Mapped[str | None] = mapped_column(String(16))
+    late: Mapped[bool] = mapped_column(server_default=false())
+    purged_at: Mapped[datetime | None]
     first_received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
@@ -144,6 +150,9 @@ class InstanceRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     generation: Mapped[int]
     conflict: Mapped[bool]
+    semantic_digest: Mapped[str | None] = mapped_column(String(64))
+    damaged: Mapped[bool] = mapped_column(server_default=false())
+    checked_at: Mapped[datetime | None]
     received_at: Mapped[datetime]
     association_id: Mapped[int | None] = mapped_column(ForeignKey("associations.id"))
 
@@ -204,6 +213,9 @@ class DerivedRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     position: Mapped[int]
+    damaged: Mapped[bool] = mapped_column(server_default=false())
+    checked_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
 
 
 class DeliveryRow(Base):
@@ -238,6 +250,47 @@ class DestinationRow(Base):
     failures: Mapped[int]
     not_before: Mapped[datetime | None]
     last_error: Mapped[str | None] = mapped_column(Text)
+
+
+class AlarmRow(Base):
+    """Something a person has to know, from when it began until it is over; one row per code and subject."""
+
+    __tablename__ = "alarms"
+
+    code: Mapped[str] = mapped_column(String(64), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    raised_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    count: Mapped[int]
+    data: Mapped[dict[str, Any]]
+
+
+class TombstoneRow(Base):
+    """A file that is to go, or went: written before the file is unlinked, finished after it."""
+
+    __tablename__ = "tombstones"
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    series_id: Mapped[int] = mapped_column(ROW_ID, index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
+    derived: Mapped[bool]
+    path: Mapped[str] = mapped_column(String(255), unique=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class ClockRow(Base):
+    """How the clock of an SQLite store hangs on the machine's own: wall time and time since boot, read together."""
+
+    __tablename__ = "clock"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    boot_id: Mapped[str] = mapped_column(String(64))
+    wall: Mapped[datetime]
+    since_boot: Mapped[float] = mapped_column(Double())
 
 
 class EventRow(Base):

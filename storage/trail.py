@@ -34,6 +34,16 @@ class TrailEvent(StrEnum):
     SERIES_HELD = "series.held"
     SERIES_RELEASED = "series.released"
     SERIES_DISCARDED = "series.discarded"
+    SERIES_LATE = "series.late"  # an instance arrived after the derived series existed
+    SERIES_RESENT = "series.resent"  # the sender of an interrupted series came back
+    SERIES_REOPENED_BY_OPERATOR = "series.reopened_by_operator"
+    SERIES_SAME_CONTENT = "series.same_content"  # instances that differ in bytes mean the same
+    SERIES_PURGED = "series.purged"
+    INSTANCE_DAMAGED = "instance.damaged"
+    ALARM_RAISED = "alarm.raised"
+    ALARM_CLEARED = "alarm.cleared"
+    CLOCK_JUMPED = "clock.jumped"
+    JOB_ADOPTED = "job.adopted"  # a newer generation has the same content
     JOB_ENQUEUED = "job.enqueued"
     JOB_CLAIMED = "job.claimed"
     JOB_STAGE = "job.stage"

@@ -72,10 +72,10 @@ class Scene:
         job = NewJob(key, spec={"strength": 0.9}, priority=priority) if event == "close" else None
         return self.store.index.close_series(series_id, revision, event=event, job=job, **why)
 
-    def enqueue(self, number: int = 1, priority: int = 0) -> JobRecord:
+    def enqueue(self, number: int = 1, priority: int = 0, **how) -> JobRecord:
         """One more closed series with its PENDING job."""
         added = self.add(f"1.2.3.{number}.1", series=f"1.2.3.{number}")
-        assert self.close(added.series.id, f"key-{number}", priority=priority)
+        assert self.close(added.series.id, f"key-{number}", priority=priority, **how)
         return self.store.jobs.list(series_id=added.series.id)[0]
 
     def claim(self, worker: str = "worker-1") -> JobRecord:
@@ -110,9 +110,11 @@ class Scene:
             )
         return derived
 
-    def commit(self, number: int = 1, destinations: tuple[str, ...] = ("pacs",)) -> tuple[JobRecord, ...]:
+    def commit(
+        self, number: int = 1, destinations: tuple[str, ...] = ("pacs",), **how
+    ) -> tuple[JobRecord, ...]:
         """Take one series from its first instance to its DELIVER jobs."""
-        self.enqueue(number)
+        self.enqueue(number, **how)
         job = self.claim()
         deliveries = [NewDeliveryJob(name) for name in destinations]
         return self.store.jobs.commit_manifest(job, self.derive(job), deliveries)

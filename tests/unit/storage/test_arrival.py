@@ -143,15 +143,6 @@ def test_a_late_instance_takes_the_claim_from_the_worker_before_anything_is_sent
     assert scene.store.index.derived(job.id) == []
 
 
-def test_a_late_instance_leaves_finished_jobs_and_deliveries_alone(scene):
-    (delivery,) = scene.commit()
-
-    scene.add("1.2.3.1.9", series="1.2.3.1")
-
-    assert scene.store.jobs.get(delivery.id).state is JobState.PENDING
-    assert scene.store.jobs.get(delivery.parent_id).state is JobState.SUCCEEDED
-
-
 def test_a_hundred_equal_sends_at_once_store_one_row(scene):
     drafts = [scene.draft("1.2.3.1", association=scene.associate()) for _ in range(100)]
     outcomes: list[str] = []

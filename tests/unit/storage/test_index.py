@@ -148,7 +148,7 @@ def test_a_job_key_that_exists_makes_no_second_job(scene):
 
     assert scene.close(first.id, "key-1")
 
-    assert [job.generation for job in scene.store.jobs.list()] == [1]
+    assert [job.generation for job in scene.store.jobs.list()] == [2]
 
 
 @pytest.mark.parametrize(

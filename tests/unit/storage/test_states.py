@@ -27,6 +27,9 @@ SERIES = """
     RECEIVING hold HELD
     HELD release RECEIVING
     HELD discard SKIPPED
+    HELD resent RECEIVING
+    STABLE reopen RECEIVING
+    SKIPPED reopen RECEIVING
 """
 JOBS = """
     PENDING claim RUNNING
