@@ -132,19 +132,25 @@ def _unknown_destinations(
 ) -> Iterator[Conflict]:
     known = {name for peer in peers.values() if (name := _text(peer, "name")) is not None}
     for position, route in routes.items():
-        for item, name in _texts(route.get("send_to")):
+        named: list[tuple[KeyPath, str]] = [
+            (("routes", position, "send_to", item), name) for item, name in _texts(route.get("send_to"))
+        ]
+        named += [(("routes", position, "count_from"), name) for _, name in _texts(route.get("count_from"))]
+        for path, name in named:
             if name != RETURN_TO_SENDER and name not in known:
-                yield Conflict(
-                    ("routes", position, "send_to", item),
-                    f"no peer is named {name!r}{nearest(name, known | {RETURN_TO_SENDER})}",
-                )
+                yield Conflict(path, f"no peer is named {name!r}{nearest(name, known | {RETURN_TO_SENDER})}")
 
 
 def _ambiguous_senders(
     peers: Mapping[int, Mapping[str, Any]], routes: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[Conflict]:
     """Two peers of one AE title are fine until a route has to choose between them."""
-    destinations = {name for route in routes.values() for _, name in _texts(route.get("send_to"))}
+    destinations = {
+        name
+        for route in routes.values()
+        for key in ("send_to", "count_from")
+        for _, name in _texts(route.get(key))
+    }
     if RETURN_TO_SENDER not in destinations:
         return
     for position, earlier, title in _repeated(peers, "ae_title"):

@@ -81,6 +81,9 @@ def _plain_option(value: Any) -> Any:
 OptionValue = Annotated[str | int | float | bool, BeforeValidator(_plain_option)]
 
 
+LateInstances = Literal["hold", "supersede", "ignore"]
+
+
 class Timeouts(Section):
     """How long the other side of an association may be silent."""
 
@@ -219,6 +222,9 @@ class Route(Section):
     )
     allow_lossy: bool = True
     minimum_slices: Annotated[int, whole(at_least=1, at_most=100_000)] = 8
+    late_instances: LateInstances | None = None
+    count_from: Text | None = None
+    completeness: Literal["geometry", "count", "query"] = "geometry"
 
     @field_validator("send_to")
     @classmethod
@@ -231,6 +237,12 @@ class Route(Section):
         if len(set(value)) != len(value):
             raise refusal("a destination is named twice")
         return value
+
+    @model_validator(mode="after")
+    def _query_needs_a_source(self) -> Route:
+        if self.completeness == "query" and self.count_from is None:
+            raise refusal("completeness: query needs count_from, the peer that is asked for the count")
+        return self
 
 
 def _default_quiet_periods() -> dict[str, timedelta]:
@@ -245,6 +257,8 @@ class CompletionSection(Section):
     quiet_period_by_ae: Mapping[AETitle, QuietPeriod] = Field(default_factory=dict)
     interrupted_factor: Annotated[float, Field(strict=True, ge=1.0, le=1000.0)] = 10.0
     longest_open: PositiveDuration = timedelta(hours=24)
+    late_instances: LateInstances = "supersede"
+    count_patience: PositiveDuration = timedelta(minutes=5)
 
 
 class EnhancementSection(Section):

@@ -84,6 +84,12 @@ class Reason(StrEnum):
         "MIXED_IDENTITY",
         "The instances of the series disagree on study, device or frame of reference.",
     )
+    INTERRUPTED = (
+        "INTERRUPTED",
+        "The sender broke off and has not come back, and nothing proves that the series is complete.",
+    )
+    LATE_INSTANCE = "LATE_INSTANCE", "An instance arrived after the series had been enhanced."
+    UNPROVEN = "UNPROVEN", "The route asks for a stronger proof that the series is complete."
     OPEN_TOO_LONG = "OPEN_TOO_LONG", "The series stayed open longer than allowed."
     UNREADABLE = "UNREADABLE", "A stored instance cannot be parsed."
     # --- jobs

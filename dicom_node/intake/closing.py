@@ -25,6 +25,8 @@ from storage.records import InstanceRecord, NewJob, SeriesRecord
 from storage.states import SeriesEvent
 
 _CONFLICTS_SHOWN: Final = 20
+# From the weakest to the strongest; only the last three can say that nothing is missing at the ends.
+LADDER: Final = ("quiet", "geometry", "count", "query", "commitment")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Closing:
     route: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     job: NewJob | None = None
+    completeness: str | None = None
+    late_policy: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """What the source said about the series: `count` None when it said nothing useful; `problem` says why."""
+
+    count: int | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,12 @@ def assess(
     series: SeriesRecord, instances: Sequence[InstanceRecord], settings: Settings, *, is_own_output: bool
 ) -> Assessment:
     """Read the headers of a series and choose its route. A series of ours that came back is left alone."""
-    first = first_copies(instances)
+    first = first_copies(copy for copy in instances if copy.generation <= series.generation)
     if is_own_output:
         return Assessment(first, problem=SkipSeriesError(Reason.ALREADY_PROCESSED))
+    if damaged := sum(copy.damaged for copy in first):
+        problem = HoldSeriesError(Reason.SOURCE_CHANGED, f"{damaged} files.", {"damaged": damaged})
+        return Assessment(first, problem=problem)
     conflicts = sorted({copy.sop_instance_uid for copy in instances if copy.conflict})
     if conflicts and not series.released:
         found = {"conflicting_sop_instance_uids": conflicts[:_CONFLICTS_SHOWN], "conflicts": len(conflicts)}
@@ -81,28 +96,93 @@ def first_copies(instances: Iterable[InstanceRecord]) -> tuple[InstanceRecord, .
     return tuple(kept[uid] for uid in sorted(kept))
 
 
-def conclude(series: SeriesRecord, assessment: Assessment, settings: Settings) -> Closing:
-    """Decide what becomes of an assessed series."""
+def conclude(
+    series: SeriesRecord, assessment: Assessment, settings: Settings, source: SourceCount | None = None
+) -> Closing:
+    """Decide what becomes of an assessed series; `source` is what the route's `count_from` answered."""
     route = assessment.choice.route
     evidence = _route_evidence(assessment.choice)
     if assessment.problem is not None:
         held = isinstance(assessment.problem, HoldSeriesError)
         return _closing(SeriesEvent.HOLD if held else SeriesEvent.SKIP, assessment.problem, None, evidence)
-    if route is None:
-        return Closing(SeriesEvent.SKIP, Reason.NO_ROUTE, Reason.NO_ROUTE.sentence, None, evidence)
-    if route.action == "ignore":
-        return Closing(
-            SeriesEvent.SKIP, Reason.ROUTE_IGNORES, Reason.ROUTE_IGNORES.sentence, route.name, evidence
-        )
+    if route is None or route.action == "ignore":
+        return _no_business(route, evidence)
     try:
-        policy = AssemblyPolicy(**_assembly(series, route, settings))
-        found = judge_series(assessment.headers, policy).evidence.as_json()
+        found = _examine(series, assessment, route, settings, source)
     except SkipSeriesError as exc:
         return _closing(SeriesEvent.SKIP, exc, route, evidence)
     except HoldSeriesError as exc:
         return _closing(SeriesEvent.HOLD, exc, route, evidence)
+    policy = late_policy(route, settings)
+    level = str(found["level"])
+    if problem := _unproven(series, route, level, policy):
+        return _closing(SeriesEvent.HOLD, problem, route, {**evidence, **found})
     job = _job(series, assessment.instances, route, settings)
-    return Closing(SeriesEvent.CLOSE, route=route.name, evidence={**evidence, **found}, job=job)
+    return Closing(
+        SeriesEvent.CLOSE,
+        route=route.name,
+        evidence={**evidence, **found},
+        job=job,
+        completeness=level,
+        late_policy=policy,
+    )
+
+
+def _no_business(route: Route | None, evidence: Mapping[str, Any]) -> Closing:
+    """The closing of a series that no route takes, or that one takes to ignore it."""
+    reason = Reason.NO_ROUTE if route is None else Reason.ROUTE_IGNORES
+    return Closing(SeriesEvent.SKIP, reason, reason.sentence, None if route is None else route.name, evidence)
+
+
+def late_policy(route: Route, settings: Settings) -> str:
+    """What an instance does on this route that arrives after the derived series exists."""
+    return route.late_instances or settings.completion.late_instances
+
+
+def _examine(
+    series: SeriesRecord,
+    assessment: Assessment,
+    route: Route,
+    settings: Settings,
+    source: SourceCount | None,
+) -> dict[str, Any]:
+    """The evidence that the series is eligible and complete; raises when it is not."""
+    policy = AssemblyPolicy(**_assembly(series, route, settings))
+    found = judge_series(assessment.headers, policy).evidence.as_json()
+    return {**found, **_source_evidence(series, assessment, source)}
+
+
+def _source_evidence(
+    series: SeriesRecord, assessment: Assessment, source: SourceCount | None
+) -> dict[str, Any]:
+    """What the source's count adds; raises when the source has more instances than arrived."""
+    if source is None:
+        return {}
+    told = {"source_count": source.count, "source_problem": source.problem}
+    if source.count is None:
+        return told
+    have = len(assessment.instances)
+    if have < source.count:
+        if series.released:
+            return told
+        detail = f"{have} of {source.count} instances arrived, says the source."
+        raise HoldSeriesError(Reason.MISSING_SLICE, detail, {**told, "level": "query", "found": have})
+    return {**told, "level": "query"}
+
+
+def _unproven(series: SeriesRecord, route: Route, level: str, policy: str) -> HoldSeriesError | None:
+    """Why the series is held in spite of its images: a person has not yet decided, and the proof is too weak."""
+    if series.released:
+        return None
+    if series.late and policy == "hold":
+        return HoldSeriesError(Reason.LATE_INSTANCE)
+    strength = LADDER.index(level)
+    # Time alone never completes what a sender broke off; the geometry cannot see what is missing at the ends.
+    if series.interrupted and strength < LADDER.index("count"):
+        return HoldSeriesError(Reason.INTERRUPTED)
+    if strength < LADDER.index(route.completeness):
+        return HoldSeriesError(Reason.UNPROVEN, f"It is {level}, not {route.completeness}.")
+    return None
 
 
 def _closing(

@@ -14,10 +14,15 @@ from datetime import timedelta
 
 import structlog
 
+from config.names import RETURN_TO_SENDER
 from config.rules import quiet_period_for
+from config.sections import Peer
 from config.settings import Settings
 from dicom_node.errors import Reason
-from dicom_node.intake.closing import Assessment, Closing, assess, conclude
+from dicom_node.intake.closing import Assessment, Closing, SourceCount, assess, conclude
+from dicom_node.intake.content import content_digests
+from dicom_node.intake.inquiries import Inquiries
+from dicom_node.network.count import count_instances
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from storage.errors import StorageError
@@ -29,6 +34,7 @@ from storage.trail import TrailEvent
 log = structlog.get_logger(__name__)
 
 _ALL = 1_000_000
+_ASK_AGAIN_S = 30.0
 _EVENTS: Mapping[SeriesEvent, str] = {
     SeriesEvent.CLOSE: TrailEvent.SERIES_CLOSED,
     SeriesEvent.SKIP: TrailEvent.SERIES_SKIPPED,
@@ -45,6 +51,9 @@ class _Watch:
     open_since: float
     quiet_since: float | None = None
     assessment: Assessment | None = None
+    source: SourceCount | None = None
+    source_first: float | None = None
+    source_next: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,13 @@ class StabilitySweeper:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         current: Callable[[], Settings] | None = None,
+        inquiries: Inquiries | None = None,
     ) -> None:
         self._index = store.index
         self._settings = settings
         self._current = current or (lambda: settings)
         self._monotonic = monotonic
+        self._inquiries = inquiries or Inquiries()
         self._watches: dict[int, _Watch] = {}
 
     def sweep(self) -> SweepReport:
@@ -130,13 +141,65 @@ class StabilitySweeper:
         quiet_s = now - watch.quiet_since
         if quiet_s < self._shortest_quiet_s(series):
             return None
-        if watch.assessment is None:
-            own = self._index.derived_series_known(series.series_instance_uid)
-            instances = self._index.instances(series.id)
-            watch.assessment = assess(series, instances, self._settings, is_own_output=own)
-        if quiet_s < self._quiet_s(series, watch.assessment):
+        assessment = watch.assessment = watch.assessment or self._assess(series)
+        if assessment is None or quiet_s < self._quiet_s(series, assessment):
             return None
-        return conclude(series, watch.assessment, self._settings)
+        if not self._source_known(series, assessment, watch, now):
+            return None
+        return conclude(series, assessment, self._settings, watch.source)
+
+    def _assess(self, series: SeriesRecord) -> Assessment | None:
+        """Look at the instances; None while it is being found out whether contents in conflict mean the same."""
+        instances = self._index.instances(series.id)
+        asked = [copy for copy in instances if copy.conflict and copy.semantic_digest is None]
+        if asked and not series.released:
+            answer = self._inquiries.ask(
+                ("content", series.id), lambda: content_digests([copy.path for copy in asked])
+            )
+            if answer is None:
+                return None
+            digests = answer.value or [None] * len(asked)
+            # What cannot be read means nothing but itself: it is asked once, and stays in conflict.
+            told = {
+                copy.id: digest or f"?{copy.digest[1:]}" for copy, digest in zip(asked, digests, strict=False)
+            }
+            if self._index.note_content(series.id, told).revision != series.revision:
+                return None
+            instances = self._index.instances(series.id)
+        own = self._index.derived_series_known(series.series_instance_uid)
+        return assess(series, instances, self._settings, is_own_output=own)
+
+    def _source_known(self, series: SeriesRecord, assessment: Assessment, watch: _Watch, now: float) -> bool:
+        """Ask the route's source for its count; False while it is asked, and while it may still catch up."""
+        peer = self._source_peer(series, assessment)
+        if peer is None:
+            return True
+        if watch.source_first is None:
+            watch.source_first = now
+        if now < watch.source_next:
+            return False
+        uids = series.study_instance_uid, series.series_instance_uid
+        answer = self._inquiries.ask(("count", series.id), lambda: count_instances(peer, *uids))
+        if answer is None:
+            return False
+        watch.source_next = now + _ASK_AGAIN_S
+        problem = None if answer.error is None else type(answer.error).__name__
+        watch.source = SourceCount(
+            answer.value, problem or (None if answer.value else "unknown to the source")
+        )
+        agreed = answer.value is not None and answer.value <= len(assessment.instances)
+        patience = self._settings.completion.count_patience.total_seconds()
+        return agreed or now - watch.source_first >= patience
+
+    def _source_peer(self, series: SeriesRecord, assessment: Assessment) -> Peer | None:
+        """The peer that the route asks for the count; none for a series that nothing is made of anyway."""
+        route = assessment.choice.route
+        if assessment.problem is not None or route is None or route.count_from is None:
+            return None
+        if route.count_from == RETURN_TO_SENDER:
+            found = self._settings.return_peer(series.calling_ae)
+            return None if found is None else self._settings.peer(found.name)
+        return self._settings.peer(route.count_from)
 
     def _watch(self, series: SeriesRecord, now: float) -> _Watch:
         """The memory of this series, started anew with a generation and refreshed with a revision."""
@@ -146,6 +209,7 @@ class StabilitySweeper:
             self._watches[series.id] = watch
         elif watch.revision != series.revision:
             watch.revision, watch.quiet_since, watch.assessment = series.revision, None, None
+            watch.source, watch.source_first, watch.source_next = None, None, 0.0
         return watch
 
     def _shortest_quiet_s(self, series: SeriesRecord) -> float:
@@ -177,6 +241,8 @@ class StabilitySweeper:
             route=closing.route,
             evidence={**closing.evidence, "interrupted": series.interrupted},
             job=closing.job,
+            completeness=closing.completeness,
+            late_policy=closing.late_policy,
         )
         if done:
             self._watches.pop(series.id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pynetdicom.dsutils import encode
 
 from config.settings import Settings
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
+from dicom_node.intake.inquiries import Inquiries
 from dicom_node.intake.receiver import Receiver
 from dicom_node.intake.stability import StabilitySweeper
 from dicom_node.network.received import AssociationInfo, ReceivedInstance
@@ -176,11 +178,24 @@ def make_settings() -> Callable[..., Settings]:
     return make
 
 
+class AtOnce(Executor):
+    """Answers a question while it is asked."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as exc:
+            future.set_exception(exc)
+        return future
+
+
 @pytest.fixture
 def make_sweeper(
     store: Store, clock: HandClock, make_settings: Callable[..., Settings]
 ) -> Callable[..., StabilitySweeper]:
     def make(*routes: dict[str, Any], **sections: Any) -> StabilitySweeper:
-        return StabilitySweeper(store, make_settings(*routes, **sections), monotonic=clock)
+        settings = make_settings(*routes, **sections)
+        return StabilitySweeper(store, settings, monotonic=clock, inquiries=Inquiries(AtOnce()))
 
     return make

@@ -109,23 +109,6 @@ def test_open_association_keeps_the_series_open(store, deliver, write_series, ma
     assert store.index.get_series(number).state is SeriesState.STABLE
 
 
-@pytest.mark.parametrize("ending", ["aborted", "lost"])
-def test_interrupted_series_waits_ten_times_as_long(
-    store, deliver, write_series, make_sweeper, clock, ending
-):
-    number = deliver(write_series(), ending=ending)
-    sweeper = make_sweeper()
-
-    sweep_after(sweeper, clock, 299)
-    early = store.index.get_series(number).state
-    clock.advance(2)
-    sweeper.sweep()
-
-    assert early is SeriesState.RECEIVING
-    assert store.index.get_series(number).state is SeriesState.STABLE
-    assert store.index.get_series(number).evidence["interrupted"]
-
-
 @pytest.mark.parametrize(("quiet", "seconds"), [("5 s", 5.1), ("2 min", 120.1)])
 def test_route_decides_the_quiet_period(store, deliver, write_series, make_sweeper, clock, quiet, seconds):
     number = deliver(write_series())
