@@ -1,30 +1,33 @@
 """Several arrivals in one transaction, the plain ones in as few statements as can be.
 
 Plain is an instance whose UID nobody has sent before, for a series that is being received. It takes one query;
-its rows and the change to its series are written together with those of the others. Everything else, which
+its rows and the change to its series are written together with those of the others, on the driver's own
+cursor. Everything else, which
 means duplicates, conflicts, late instances and new series, goes the long way of `arrival.store_instance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import bindparam, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, select, update
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Session
 
 from storage.arrival import store_instance
 from storage.mapping import relative
+from storage.prepared import Prepared
 from storage.records import NewInstance, Outcome
 from storage.series_rows import link_association
 from storage.states import SeriesState
 from storage.tables import EventRow, InstanceRow, SeriesRow, plain
 from storage.trail import TrailEvent
 
-# Core statements, built once: the unit of work of an ORM would cost more than SQLite itself.
 _SERIES, _INSTANCES = plain(SeriesRow), plain(InstanceRow)
 _PLAIN = (
     select(_SERIES.c.id, _SERIES.c.generation, _SERIES.c.last_association_id)
@@ -46,31 +49,59 @@ _COUNT = (
         last_association_id=bindparam("association"),
     )
 )
-_INSERT_INSTANCES = insert(_INSTANCES)
-_INSERT_EVENTS = insert(plain(EventRow))
+_INSTANCE_COLUMNS = (
+    "series_id",
+    "sop_class_uid",
+    "sop_instance_uid",
+    "transfer_syntax_uid",
+    "digest",
+    "path",
+    "size",
+    "generation",
+    "conflict",
+    "received_at",
+    "association_id",
+)
+_EVENT_COLUMNS = ("at", "name", "series_id", "job_id", "association_id", "data")
 
 
-def store_instances(
-    session: Session, arrivals: Sequence[NewInstance], *, root: Path, at: datetime
-) -> list[Outcome]:
-    """Give each its row or find that it has one; the outcomes are in the order of the arrivals.
+class Arrivals:
+    """The statements, made for one database."""
 
-    The work goes series by series in a fixed order, so that two groups never wait for each other in a circle.
-    """
-    pending = _Pending(session, at)
-    outcomes: dict[int, Outcome] = {}
-    for number in sorted(range(len(arrivals)), key=lambda one: _order(arrivals[one])):
-        new = arrivals[number]
-        if pending.take(new, root):
-            outcomes[number] = "stored"
-            continue
+    def __init__(self, dialect: Dialect) -> None:
+        self.plain = Prepared(_PLAIN, dialect)
+        self.count = Prepared(_COUNT, dialect)
+        self.insert_instances = Prepared(insert(_INSTANCES), dialect, _INSTANCE_COLUMNS)
+        self.insert_events = Prepared(insert(plain(EventRow)), dialect, _EVENT_COLUMNS)
+
+    def store(
+        self, connection: Connection, arrivals: Sequence[NewInstance], *, root: Path, at: datetime
+    ) -> list[Outcome]:
+        """Give each its row or find that it has one; the outcomes are in the order of the arrivals.
+
+        The work goes series by series in a fixed order, so that two groups never wait for each other in a
+        circle.
+        """
+        pending = _Pending(self, connection, connection.connection.cursor(), at)
+        outcomes: dict[int, Outcome] = {}
+        for number in sorted(range(len(arrivals)), key=lambda one: _order(arrivals[one])):
+            new = arrivals[number]
+            if pending.take(new, root):
+                outcomes[number] = "stored"
+                continue
+            pending.write()
+            with _session(connection) as session:
+                outcomes[number] = store_instance(session, new, root=root, at=at).outcome
         pending.write()
-        outcomes[number] = store_instance(session, new, root=root, at=at).outcome
-        # What was read into the session is older than what the statements here write.
-        session.flush()
-        session.expunge_all()
-    pending.write()
-    return [outcomes[number] for number in range(len(arrivals))]
+        return [outcomes[number] for number in range(len(arrivals))]
+
+
+@contextmanager
+def _session(connection: Connection) -> Iterator[Session]:
+    """A session within the transaction of the connection, which goes on after it."""
+    session = Session(connection, autoflush=False, join_transaction_mode="rollback_only")
+    with session.begin():
+        yield session
 
 
 def _order(new: NewInstance) -> tuple[str, str]:
@@ -89,7 +120,9 @@ class _Counted:
 class _Pending:
     """Plain arrivals of a transaction whose rows are not written yet."""
 
-    session: Session
+    statements: Arrivals
+    connection: Connection
+    cursor: Any
     at: datetime
     series: dict[int, _Counted] = field(default_factory=dict)
     instances: list[dict[str, Any]] = field(default_factory=list)
@@ -101,13 +134,14 @@ class _Pending:
         if new.sop_instance in self.uids:
             return False
         key = {"study": new.study_uid, "series": new.series_uid, "uid": new.sop_instance}
-        row = self.session.connection().execute(_PLAIN, key).one_or_none()
+        row = self.statements.plain.run(self.cursor, key).fetchone()
         if row is None:
             return False
         series_id, generation, last_association = row
         counted = self.series.setdefault(series_id, _Counted(last_association))
         if new.association_id is not None and counted.association != new.association_id:
-            link_association(self.session, series_id, new.association_id)
+            with _session(self.connection) as session:
+                link_association(session, series_id, new.association_id)
             counted.association = new.association_id
         counted.number += 1
         self.uids.add(new.sop_instance)
@@ -146,17 +180,9 @@ class _Pending:
         """Write what was taken, and take more from scratch."""
         if not self.instances:
             return
-        connection = self.session.connection()
         for series_id, counted in self.series.items():
-            connection.execute(
-                _COUNT,
-                {
-                    "at_id": series_id,
-                    "number": counted.number,
-                    "at": self.at,
-                    "association": counted.association,
-                },
-            )
-        connection.execute(_INSERT_INSTANCES, self.instances)
-        connection.execute(_INSERT_EVENTS, self.events)
+            changes = {"at_id": series_id, "number": counted.number, "association": counted.association}
+            self.statements.count.run(self.cursor, {**changes, "at": self.at})
+        self.statements.insert_instances.run_many(self.cursor, self.instances)
+        self.statements.insert_events.run_many(self.cursor, self.events)
         self.series, self.instances, self.events, self.uids = {}, [], [], set()

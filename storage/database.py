@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine import CursorResult, Result
+from sqlalchemy.engine import CursorResult, Dialect, Result
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -63,6 +63,23 @@ class Database:
             yield session
 
     @contextmanager
+    def writing_plainly(self) -> Iterator[Connection]:
+        """One write transaction without a session, for statements on the driver's cursor; else as `writing`."""
+        driver: Any = self._engine.dialect.dbapi
+        with self._queued(), translated(), self._engine.begin() as connection:
+            try:
+                yield connection
+            except driver.IntegrityError as exc:
+                raise _KeyTakenError("the database holds this key already") from exc
+            except driver.Error as exc:
+                raise _translate(exc) from exc
+
+    @property
+    def writer(self) -> Dialect:
+        """How to write for this database."""
+        return self._engine.dialect
+
+    @contextmanager
     def reading(self) -> Iterator[Session]:
         """One read transaction: a consistent view that waits for no writer."""
         with translated(), self._readers.begin() as session:
@@ -77,12 +94,12 @@ class Database:
                 continue
         return work()
 
-    def serialise_on(self, session: Session, key: str) -> None:
+    def serialise_on(self, session: Session | Connection, key: str) -> None:
         """Let only one transaction at a time pass for this key, until it ends.
 
         SQLite has one writer at a time anyway; PostgreSQL takes an advisory lock.
         """
-        if session.get_bind().dialect.name == "postgresql":
+        if self._engine.dialect.name == "postgresql":
             session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
 
     @property
@@ -148,12 +165,11 @@ def translated() -> Iterator[None]:
     except PoolTimeoutError as exc:
         raise DatabaseUnavailableError("no database connection became free") from exc
     except DBAPIError as exc:
-        raise _translate(exc) from exc
+        raise _translate(exc.orig) from exc
 
 
-def _translate(exc: DBAPIError) -> StorageError:
+def _translate(origin: BaseException | None) -> StorageError:
     """The store's error for a driver's error; the text has neither statement nor parameters."""
-    origin = exc.orig
     state = getattr(origin, "sqlstate", None)
     if state == _DISK_FULL or getattr(origin, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return SpoolFullError("the database has no space left")

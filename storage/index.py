@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from storage.arrival import mark_carried, store_instance
-from storage.arrivals import store_instances
+from storage.arrivals import Arrivals
 from storage.clock import Clock
 from storage.closing import Closing, close_series, discard_series, release_series, reopen_series
 from storage.content import note_content
@@ -48,6 +48,7 @@ class Index:
         self._database = database
         self._root = directory
         self._now = now
+        self._arrivals = Arrivals(database.writer)
 
     # --- associations
 
@@ -138,10 +139,10 @@ class Index:
         """Give committed files their rows in one transaction, all or none; otherwise as `add_instance`."""
 
         def work() -> list[Outcome]:
-            with self._database.writing() as session:
+            with self._database.writing_plainly() as connection:
                 for uid in sorted({one.sop_instance for one in new}):
-                    self._database.serialise_on(session, uid)
-                return store_instances(session, new, root=self._root, at=self._now())
+                    self._database.serialise_on(connection, uid)
+                return self._arrivals.store(connection, new, root=self._root, at=self._now())
 
         return self._database.retrying(work)
 

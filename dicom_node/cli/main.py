@@ -13,6 +13,7 @@ from dicom_node import __version__
 from dicom_node.cli import (
     audit,
     bench,
+    bench_receive,
     bench_send,
     check,
     doctor,
@@ -48,6 +49,7 @@ app.add_typer(people.users_app, name="users")
 app.add_typer(people.tokens_app, name="tokens")
 app.add_typer(run.db_app, name="db")
 bench.bench_app.command("send")(bench_send.send)
+bench.bench_app.command("receive")(bench_receive.receive)
 app.add_typer(bench.bench_app, name="bench")
 app.command()(run.serve)
 app.command()(run.init)
