@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from config.base import Section, whole
+from config.commitment import PeerCommitment
 from config.conditions import Condition, one_or_many
 from config.errors import refusal
 from config.imaging import RouteAssembly, RouteDerivation
@@ -192,9 +193,10 @@ class Peer(Section):
     port: Port
     calling_ae_title: AETitle | None = None
     max_pdu: PduSize = 131072
-    max_associations: Annotated[int, whole(at_least=1, at_most=32)] = 1
+    max_associations: Annotated[int, whole(at_least=1, at_most=2)] = 1
     timeouts: Timeouts = Timeouts()
     tls: PeerTls | None = None
+    commitment: PeerCommitment | None = None
     enabled: bool = True
 
 
@@ -278,6 +280,7 @@ class DeliverySection(Section):
     backoff_first: PositiveDuration = timedelta(seconds=5)
     backoff_longest: PositiveDuration = Field(default=timedelta(minutes=15), validate_default=True)
     give_up_after: PositiveDuration = timedelta(days=14)
+    circuit_opens_at: Annotated[int, whole(at_least=1, at_most=100)] = 3
 
     @field_validator("backoff_longest")
     @classmethod

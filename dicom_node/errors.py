@@ -112,6 +112,11 @@ class Reason(StrEnum):
     ASSOCIATION_LOST = "ASSOCIATION_LOST", "The association broke before every instance was answered."
     PEER_BUSY = "PEER_BUSY", "The destination answered that it is out of resources."
     REFUSED_BY_PEER = "REFUSED_BY_PEER", "The destination refused at least one instance for good."
+    PARTLY_DELIVERED = (
+        "PARTLY_DELIVERED",
+        "Some instances were delivered; the destination does not have the others.",
+    )
+    NOT_AUTHORIZED = "NOT_AUTHORIZED", "The destination does not allow this node to store."
     NO_CONTEXT = "NO_CONTEXT", "The destination accepts no presentation context for these objects."
     NO_RETURN_PEER = "NO_RETURN_PEER", "The sender is not among the configured peers."
     UNKNOWN_PEER = "UNKNOWN_PEER", "The destination is no longer configured."

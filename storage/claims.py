@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session
 
 from storage.job_rows import ABANDONED, CANCELED_BY_OPERATOR, move_job
-from storage.states import OPEN_JOB_STATES, WAITING_JOB_STATES, JobEvent, JobKind, JobState
+from storage.link_states import CircuitState
+from storage.states import WAITING_JOB_STATES, JobEvent, JobKind, JobState
 from storage.tables import DestinationRow, JobRow
 from storage.trail import TrailEvent
 
@@ -34,30 +35,38 @@ def next_enhance(at: datetime) -> Select[Any]:
     )
 
 
-def next_delivery(session: Session, destination: str, at: datetime) -> JobRow | None:
-    """The oldest unfinished DELIVER job of the destination, if it is the one that may start now.
+def next_delivery(
+    session: Session, destination: str, at: datetime, *, only_before: datetime | None = None
+) -> JobRow | None:
+    """The oldest due DELIVER job of the destination, if one may start now.
 
-    First in, first out: while the oldest runs or waits for its time, none overtakes it.
+    None while the destination is held, its circuit is not closed, or one of its jobs runs. A job that waits
+    for a time of its own lets younger ones pass: a series that its destination cannot digest must not block
+    the others for days. `only_before`: whatever the destination, but only jobs created before then.
     """
-    held = select(DestinationRow.not_before).where(DestinationRow.name == destination)
-    until = session.scalar(held)
-    if until is not None and until > at:
+    link = session.get(DestinationRow, destination)
+    if only_before is None and link is not None and not _is_usable(link, at):
+        return None
+    running = select(JobRow.id).where(
+        JobRow.kind == JobKind.DELIVER, JobRow.destination == destination, JobRow.state == JobState.RUNNING
+    )
+    if session.scalar(running.limit(1)) is not None:
         return None
     query = (
         select(JobRow)
-        .where(
-            JobRow.kind == JobKind.DELIVER,
-            JobRow.destination == destination,
-            JobRow.state.in_(OPEN_JOB_STATES),
-        )
+        .where(due(JobKind.DELIVER, at), JobRow.destination == destination)
         .order_by(JobRow.created_at, JobRow.id)
         .limit(1)
         .with_for_update(key_share=True)
     )
-    oldest = session.scalars(query).one_or_none()
-    if oldest is None or oldest.state == JobState.RUNNING or oldest.not_before > at:
-        return None
-    return oldest
+    if only_before is not None:
+        query = query.where(JobRow.created_at <= only_before)
+    return session.scalars(query).one_or_none()
+
+
+def _is_usable(link: DestinationRow, at: datetime) -> bool:
+    """Whether the destination is neither held nor cut off."""
+    return link.circuit == CircuitState.CLOSED and (link.not_before is None or link.not_before <= at)
 
 
 def take(session: Session, row: JobRow, worker: str, lease: timedelta, *, at: datetime) -> None:

@@ -1,7 +1,8 @@
-"""One row per derived instance and destination: what the destination answered, and what is still to send."""
+"""One row per instance and destination: what the destination answered, and what is still to send."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ from sqlalchemy.orm import Session
 
 from storage.clock import Clock
 from storage.database import Database, changed
+from storage.delivery_records import NewAnswer, StoredObject
+from storage.destinations import lift_hold
 from storage.errors import IllegalTransitionError, NotFoundError
 from storage.job_rows import claimed_job, lock_job
-from storage.mapping import delivery_record, derived_record, job_record
+from storage.link_states import Promise
+from storage.mapping import delivery_record, job_record, stored_object
 from storage.operator_acts import hurry, resubmit
-from storage.records import DeliveryRecord, DerivedRecord, JobRecord
+from storage.orders import order_derived, order_received
+from storage.records import DeliveryRecord, JobRecord
 from storage.states import DeliveryEvent, DeliveryState, JobEvent, JobKind, JobState, advance
-from storage.tables import DeliveryRow, DerivedRow, DestinationRow, JobRow
+from storage.tables import DeliveryRow, DerivedRow, InstanceRow, JobRow
 from storage.trail import TrailEvent, add_event
 
 Records = list[DeliveryRecord]
+Parcels = list[tuple[DeliveryRecord, StoredObject]]
 
 _EVENTS = {
     DeliveryState.DELIVERED: DeliveryEvent.DELIVER,
@@ -36,59 +42,77 @@ class Deliveries:
         self._root = directory
         self._now = now
 
-    def for_job(
-        self, job_id: int, *, only_pending: bool = False
-    ) -> list[tuple[DeliveryRecord, DerivedRecord]]:
-        """The instances of a DELIVER job, ascending position."""
+    def for_job(self, job_id: int, *, only_pending: bool = False) -> Parcels:
+        """The instances of a DELIVER job with what is stored of each, ascending position."""
         query = (
-            select(DeliveryRow, DerivedRow)
-            .join(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+            select(DeliveryRow, DerivedRow, InstanceRow)
+            .outerjoin(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
+            .outerjoin(InstanceRow, InstanceRow.id == DeliveryRow.instance_id)
             .where(DeliveryRow.job_id == job_id)
-            .order_by(DerivedRow.position)
+            .order_by(DerivedRow.position, DeliveryRow.id)
         )
         if only_pending:
             query = query.where(DeliveryRow.state == DeliveryState.PENDING)
         with self._database.reading() as session:
             return [
-                (delivery_record(delivery), derived_record(derived, self._root))
-                for delivery, derived in session.execute(query)
+                (
+                    delivery_record(delivery),
+                    stored_object(derived or received, derived.position if derived else number, self._root),
+                )
+                for number, (delivery, derived, received) in enumerate(session.execute(query))
             ]
 
-    def record(
-        self,
-        job: JobRecord,
-        delivery_id: int,
-        *,
-        state: DeliveryState,
-        status: int | None = None,
-        comment: str = "",
-    ) -> DeliveryRecord:
-        """Keep what the destination answered for one instance, as the holder of the DELIVER job.
+    def record(self, job: JobRecord, answers: Sequence[NewAnswer]) -> Records:
+        """Keep what the destination answered, as the holder of the DELIVER job: all of it, or nothing.
 
-        DELIVERED and REFUSED are final; PENDING means tried without a final answer. `status` is the DIMSE
-        status (PS3.4 B.2.3), None when none came. Raises `LostClaimError`, `IllegalTransitionError`.
+        Raises `LostClaimError`, `IllegalTransitionError`, `NotFoundError`.
         """
+        if not answers:
+            return []
         with self._database.writing() as session:
             claimed_job(session, job)
-            row = session.get(DeliveryRow, delivery_id)
-            if row is None or row.job_id != job.id:
-                raise NotFoundError("delivery", delivery_id)
-            following = advance(DeliveryState(row.state), _EVENTS[state])
-            self._answer(session, row, following, status, comment)
-            add_event(
-                session,
-                TrailEvent.DELIVERY_INSTANCE,
-                at=row.updated_at,
-                series_id=job.series_id,
-                job_id=job.id,
-                data={
-                    "sop_instance_uid": row.sop_instance_uid,
-                    "destination": row.destination,
-                    "state": following.value,
-                    "status": status,
-                },
-            )
-            return delivery_record(row)
+            return [self._record(session, job, answer) for answer in answers]
+
+    def _record(self, session: Session, job: JobRecord, answer: NewAnswer) -> DeliveryRecord:
+        """Keep one answer and tell of it."""
+        row = session.get(DeliveryRow, answer.delivery_id)
+        if row is None or row.job_id != job.id:
+            raise NotFoundError("delivery", answer.delivery_id)
+        following = advance(DeliveryState(row.state), _EVENTS[answer.state])
+        self._answer(session, row, following, answer)
+        data = {
+            "sop_instance_uid": row.sop_instance_uid,
+            "destination": row.destination,
+            "state": following.value,
+            "status": answer.status,
+        }
+        add_event(
+            session,
+            TrailEvent.DELIVERY_INSTANCE,
+            at=row.updated_at,
+            series_id=job.series_id,
+            job_id=job.id,
+            data=data,
+        )
+        return delivery_record(row)
+
+    def send_series(self, series_id: int, destination: str, actor: str) -> JobRecord:
+        """Order what was received as this series to be sent to a destination: a DELIVER job of its own.
+
+        The first copy of each instance goes out. Raises `NotFoundError` when nothing is stored of it.
+        """
+        with self._database.writing() as session:
+            row = order_received(session, series_id, destination, actor, at=self._now())
+            return job_record(row)
+
+    def send_derived(self, enhance_job_id: int, destination: str, actor: str) -> JobRecord:
+        """Order the derived series of an ENHANCE job to be sent to one more destination, or once more.
+
+        Raises `NotFoundError` when that job has no derived series.
+        """
+        with self._database.writing() as session:
+            row = order_derived(session, enhance_job_id, destination, actor, at=self._now())
+            return job_record(row)
 
     def list(
         self,
@@ -123,12 +147,8 @@ class Deliveries:
             for row in rows:
                 self._try_again(session, row, actor)
             for destination in {row.destination for row in rows}:
-                session.execute(
-                    update(DestinationRow)
-                    .where(DestinationRow.name == destination)
-                    .values(not_before=None)
-                    .execution_options(synchronize_session=False)
-                )
+                if destination is not None:
+                    lift_hold(session, destination)
             return tuple(job_record(row) for row in rows)
 
     def _targets(self, session: Session, target: int | str) -> tuple[JobRow, ...]:
@@ -161,22 +181,22 @@ class Deliveries:
         else:
             raise IllegalTransitionError(row.state, JobEvent.RESUBMIT)
 
-    def _answer(
-        self, session: Session, row: DeliveryRow, state: DeliveryState, status: int | None, comment: str
-    ) -> None:
+    def _answer(self, session: Session, row: DeliveryRow, state: DeliveryState, answer: NewAnswer) -> None:
         """Write the answer by compare-and-set on the state it was decided in."""
+        promise = {"commitment": Promise.WANTED.value} if answer.ask_to_keep else {}
         statement = (
             update(DeliveryRow)
             .where(DeliveryRow.id == row.id, DeliveryRow.state == row.state)
             .values(
                 state=state.value,
-                status=status,
-                comment=comment,
+                status=answer.status,
+                comment=answer.comment,
                 attempts=DeliveryRow.attempts + 1,
                 updated_at=self._now(),
+                **promise,
             )
             .execution_options(synchronize_session=False)
         )
         if changed(session.execute(statement)) != 1:
-            raise IllegalTransitionError(row.state, _EVENTS[state], "the delivery changed meanwhile")
+            raise IllegalTransitionError(row.state, _EVENTS[answer.state], "the delivery changed meanwhile")
         session.refresh(row)

@@ -14,26 +14,25 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage import claims, destinations, operator_acts
+from storage import claims, operator_acts
 from storage.clock import Clock
 from storage.database import Database
 from storage.errors import IllegalTransitionError, LostClaimError, NotFoundError
 from storage.job_rows import CANCELED_BY_OPERATOR, change_job, claimed_job, lock_job, move_job
 from storage.manifest import commit_manifest
-from storage.mapping import destination_status, job_record
+from storage.mapping import job_record
 from storage.pauses import PART_OF_KIND, is_paused
-from storage.records import DestinationStatus, HeartbeatResult, JobRecord, Json, NewDeliveryJob, NewDerived
+from storage.records import HeartbeatResult, JobRecord, Json, NewDeliveryJob, NewDerived
 from storage.states import WAITING_JOB_STATES, DeliveryState, JobEvent, JobKind, JobState, Stage
-from storage.tables import DeliveryRow, DestinationRow, JobRow
+from storage.tables import DeliveryRow, JobRow
 from storage.trail import TrailEvent, add_event
 
 Jobs = list[JobRecord]
 Names = list[str]
-Statuses = list[DestinationStatus]
 
 
 class JobQueue:
-    """Claim, hold and end jobs; the operator's verbs; the state of destinations."""
+    """Claim, hold and end jobs; the operator's verbs."""
 
     def __init__(self, database: Database, directory: Path, now: Clock) -> None:
         self._database = database
@@ -43,16 +42,24 @@ class JobQueue:
     # --- the holder's verbs
 
     def claim(
-        self, kind: JobKind, worker: str, lease: timedelta, *, destination: str | None = None
+        self,
+        kind: JobKind,
+        worker: str,
+        lease: timedelta,
+        *,
+        destination: str | None = None,
+        only_before: datetime | None = None,
     ) -> JobRecord | None:
         """The next due job, now RUNNING under this worker; None when there is none, or the part is paused.
 
-        ENHANCE: highest priority first, then oldest. DELIVER: strictly the oldest of the destination, and
-        none while the destination is held. Attempt and token are committed before this returns.
+        ENHANCE: highest priority first, then oldest. DELIVER: the oldest due one of the destination, and none
+        while one of them runs, the destination is held or its circuit is not closed. With `only_before` a
+        DELIVER job created before then, whatever the destination: its time is over. Attempt and token are
+        committed before this returns.
         """
         if (kind is JobKind.DELIVER) is not (destination is not None):
             raise ValueError("a DELIVER job is claimed for its destination, an ENHANCE job for none")
-        if not self._anything_due(kind, destination):
+        if not self._anything_due(kind, destination, only_before):
             return None
         with self._database.writing() as session:
             at = self._now()
@@ -60,7 +67,7 @@ class JobQueue:
                 row = session.scalars(claims.next_enhance(at)).one_or_none()
             else:
                 self._database.serialise_on(session, destination)
-                row = claims.next_delivery(session, destination, at)
+                row = claims.next_delivery(session, destination, at, only_before=only_before)
             if row is None:
                 return None
             claims.take(session, row, worker, lease, at=at)
@@ -225,33 +232,6 @@ class JobQueue:
         with self._database.reading() as session:
             return [name for name in session.scalars(query) if name is not None]
 
-    def hold_destination(self, name: str, until: datetime, error: str) -> DestinationStatus:
-        """Start no delivery to the destination before `until`; counts one failure more."""
-
-        def work() -> DestinationStatus:
-            with self._database.writing() as session:
-                row = destinations.hold(session, name, until, error, at=self._now())
-                return destination_status(row)
-
-        return self._database.retrying(work)
-
-    def clear_destination(self, name: str) -> None:
-        """The destination works again: no hold, no failures."""
-        with self._database.writing() as session:
-            destinations.clear(session, name, at=self._now())
-
-    def destination_status(self, name: str) -> DestinationStatus:
-        """How the destination behaves; no failures for one never heard of."""
-        with self._database.reading() as session:
-            row = session.get(DestinationRow, name)
-            return destinations.unknown(name) if row is None else destination_status(row)
-
-    def destinations(self) -> Statuses:
-        """Every destination that ever failed, by name."""
-        with self._database.reading() as session:
-            rows = session.scalars(select(DestinationRow).order_by(DestinationRow.name))
-            return [destination_status(row) for row in rows]
-
     # --- private
 
     def _end(
@@ -266,11 +246,13 @@ class JobQueue:
             move_job(session, row, event, name, at=at, data=data, reason=reason, message=message, **changes)
             return job_record(row)
 
-    def _anything_due(self, kind: JobKind, destination: str | None) -> bool:
+    def _anything_due(self, kind: JobKind, destination: str | None, only_before: datetime | None) -> bool:
         """A look that takes no lock, so that idle workers never stand in the way of a writer."""
         query = select(JobRow.id).where(claims.due(kind, self._now()))
         if destination is not None:
             query = query.where(JobRow.destination == destination)
+        if only_before is not None:
+            query = query.where(JobRow.created_at <= only_before)
         with self._database.reading() as session:
             if is_paused(session, PART_OF_KIND[kind]):
                 return False

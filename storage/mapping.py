@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from storage.delivery_records import CommitmentRecord, StoredObject
 from storage.errors import StorageError
+from storage.link_states import CircuitState, CommitmentState, Promise
 from storage.records import (
     AlarmRecord,
     AssociationRecord,
@@ -22,6 +24,7 @@ from storage.states import DeliveryState, JobKind, JobState, LatePolicy, SeriesS
 from storage.tables import (
     AlarmRow,
     AssociationRow,
+    CommitmentRow,
     DeliveryRow,
     DerivedRow,
     DestinationRow,
@@ -159,6 +162,7 @@ def delivery_record(row: DeliveryRow) -> DeliveryRecord:
         id=row.id,
         job_id=row.job_id,
         derived_id=row.derived_id,
+        instance_id=row.instance_id,
         sop_instance_uid=row.sop_instance_uid,
         destination=row.destination,
         state=DeliveryState(row.state),
@@ -166,13 +170,58 @@ def delivery_record(row: DeliveryRow) -> DeliveryRecord:
         comment=row.comment,
         attempts=row.attempts,
         updated_at=row.updated_at,
+        commitment=None if row.commitment is None else Promise(row.commitment),
+        commitment_reason=row.commitment_reason,
+        committed_at=row.committed_at,
+    )
+
+
+def commitment_record(row: CommitmentRow) -> CommitmentRecord:
+    """Build the record of a request for storage commitment."""
+    return CommitmentRecord(
+        id=row.id,
+        transaction_uid=row.transaction_uid,
+        job_id=row.job_id,
+        series_id=row.series_id,
+        destination=row.destination,
+        state=CommitmentState(row.state),
+        ask=row.ask,
+        instances=row.instances,
+        committed=row.committed,
+        failed=row.failed,
+        created_at=row.created_at,
+        asked_at=row.asked_at,
+        not_before=row.not_before,
+        answered_at=row.answered_at,
+        message=row.message,
+    )
+
+
+def stored_object(row: DerivedRow | InstanceRow, position: int, root: Path) -> StoredObject:
+    """Build what a sender needs to know of a derived or a received instance."""
+    return StoredObject(
+        path=root / row.path,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        digest=row.digest,
+        digest_scope="file" if isinstance(row, DerivedRow) else "data set",
+        size=row.size,
+        position=position,
     )
 
 
 def destination_status(row: DestinationRow) -> DestinationStatus:
     """Build the record of a destination."""
     return DestinationStatus(
-        name=row.name, failures=row.failures, not_before=row.not_before, last_error=row.last_error
+        name=row.name,
+        failures=row.failures,
+        not_before=row.not_before,
+        last_error=row.last_error,
+        circuit=CircuitState(row.circuit),
+        since=row.since,
+        bytes_per_s=row.bytes_per_s,
+        answer_s=row.answer_s,
     )
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from storage.link_states import CircuitState, Promise
 from storage.states import DeliveryState, JobKind, JobState, LatePolicy, SeriesState, Stage
 
 Json = Mapping[str, Any]
@@ -215,11 +216,16 @@ class NewDeliveryJob:
 
 @dataclass(frozen=True)
 class DeliveryRecord:
-    """One derived instance at one destination; `status` is the last DIMSE status answered (PS3.4 B.2.3)."""
+    """One derived or received instance at one destination; `status` is the last DIMSE status answered (PS3.4 B.2.3).
+
+    `commitment` is None where the destination is not asked to keep it; `commitment_reason` is the Failure Reason
+    (0008,1197) of one that does not.
+    """
 
     id: int
     job_id: int
-    derived_id: int
+    derived_id: int | None
+    instance_id: int | None
     sop_instance_uid: str
     destination: str
     state: DeliveryState
@@ -227,16 +233,26 @@ class DeliveryRecord:
     comment: str
     attempts: int
     updated_at: datetime
+    commitment: Promise | None = None
+    commitment_reason: int | None = None
+    committed_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class DestinationStatus:
-    """How a destination has behaved; claims for it wait until `not_before`."""
+    """How a destination has behaved; claims for it wait until `not_before`, and for a closed circuit.
+
+    `since` is when the circuit last changed. `bytes_per_s` and `answer_s` are running means of what was measured.
+    """
 
     name: str
     failures: int
     not_before: datetime | None
     last_error: str | None
+    circuit: CircuitState = CircuitState.CLOSED
+    since: datetime | None = None
+    bytes_per_s: float | None = None
+    answer_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class JobEvent(StrEnum):
     CANCEL = "cancel"
     DUE = "due"  # an operator wants the next attempt now
     RESUBMIT = "resubmit"
+    REOPEN = "reopen"  # a destination did not keep what it had taken
 
 
 class DeliveryState(StrEnum):
@@ -89,6 +90,7 @@ class DeliveryEvent(StrEnum):
     REFUSE = "refuse"
     DEFER = "defer"  # no final answer: tried, to be tried again
     RETRY = "retry"  # an operator wants a refused instance sent again
+    RESEND = "resend"  # the destination did not keep it
 
 
 class Stage(StrEnum):
@@ -132,6 +134,8 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (JobState.RETRY, JobEvent.DUE): JobState.PENDING,
     (JobState.FAILED, JobEvent.RESUBMIT): JobState.PENDING,
     (JobState.CANCELED, JobEvent.RESUBMIT): JobState.PENDING,
+    (JobState.SUCCEEDED, JobEvent.REOPEN): JobState.PENDING,
+    (JobState.FAILED, JobEvent.REOPEN): JobState.PENDING,
 }
 
 DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
@@ -139,6 +143,7 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (DeliveryState.PENDING, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
     (DeliveryState.PENDING, DeliveryEvent.DEFER): DeliveryState.PENDING,
     (DeliveryState.REFUSED, DeliveryEvent.RETRY): DeliveryState.PENDING,
+    (DeliveryState.DELIVERED, DeliveryEvent.RESEND): DeliveryState.PENDING,
 }
 
 OPEN_JOB_STATES = (JobState.PENDING, JobState.RETRY, JobState.RUNNING)

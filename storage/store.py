@@ -12,8 +12,10 @@ from storage.alarms import Alarms
 from storage.audit import AuditLog
 from storage.audit_facts import AuditFacts
 from storage.clock import Clock, utc_now
+from storage.commitments import Commitments
 from storage.database import Database
 from storage.deliveries import Deliveries
+from storage.destinations import Destinations
 from storage.idempotency import Idempotency
 from storage.index import Index
 from storage.job_queue import JobQueue
@@ -38,6 +40,8 @@ class Store:
     index: Index
     jobs: JobQueue
     deliveries: Deliveries
+    destinations: Destinations
+    commitments: Commitments
     trail: Trail
     listing: Listing
     audit: AuditLog
@@ -94,6 +98,8 @@ def open_store(
         index=Index(database, root, now),
         jobs=JobQueue(database, root, now),
         deliveries=Deliveries(database, root, now),
+        destinations=Destinations(database, now),
+        commitments=Commitments(database, now),
         trail=Trail(database, now),
         listing=Listing(database, root),
         audit=AuditLog(database),

@@ -219,11 +219,12 @@ class DerivedRow(Base):
 
 
 class DeliveryRow(Base):
-    """One derived instance at one destination."""
+    """One derived or received instance at one destination."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("job_id", "derived_id"),
+        UniqueConstraint("job_id", "instance_id"),
         Index("ix_deliveries_state", "state", "id"),
         Index("ix_deliveries_destination", "destination", "state", "id"),
         prefix_index("ix_deliveries_uid_prefix", "sop_instance_uid"),
@@ -231,7 +232,8 @@ class DeliveryRow(Base):
 
     id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
-    derived_id: Mapped[int] = mapped_column(ForeignKey("derived.id"), index=True)
+    derived_id: Mapped[int | None] = mapped_column(ForeignKey("derived.id"), index=True)
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"), index=True)
     sop_instance_uid: Mapped[str] = mapped_column(String(UID_LENGTH))
     destination: Mapped[str] = mapped_column(String(255))
     state: Mapped[str] = mapped_column(String(16))
@@ -239,6 +241,9 @@ class DeliveryRow(Base):
     comment: Mapped[str] = mapped_column(Text)
     attempts: Mapped[int]
     updated_at: Mapped[datetime]
+    commitment: Mapped[str | None] = mapped_column(String(16))
+    commitment_reason: Mapped[int | None]
+    committed_at: Mapped[datetime | None]
 
 
 class DestinationRow(Base):
@@ -250,6 +255,33 @@ class DestinationRow(Base):
     failures: Mapped[int]
     not_before: Mapped[datetime | None]
     last_error: Mapped[str | None] = mapped_column(Text)
+    circuit: Mapped[str] = mapped_column(String(16), server_default="CLOSED")
+    since: Mapped[datetime | None]
+    bytes_per_s: Mapped[float | None] = mapped_column(Double())
+    answer_s: Mapped[float | None] = mapped_column(Double())
+
+
+class CommitmentRow(Base):
+    """One request for storage commitment; its transaction UID is how a report finds it."""
+
+    __tablename__ = "commitments"
+    __table_args__ = (Index("ix_commitments_state", "state", "not_before"),)
+
+    id: Mapped[int] = mapped_column(ROW_ID, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(UID_LENGTH), unique=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))
+    ask: Mapped[int]
+    instances: Mapped[int]
+    committed: Mapped[int]
+    failed: Mapped[int]
+    created_at: Mapped[datetime]
+    asked_at: Mapped[datetime | None]
+    not_before: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    message: Mapped[str | None] = mapped_column(Text)
 
 
 class AlarmRow(Base):

@@ -60,6 +60,13 @@ class TrailEvent(StrEnum):
     DELIVERY_RETRIED = "delivery.retried"
     DESTINATION_HELD = "destination.held"
     DESTINATION_CLEARED = "destination.cleared"
+    DESTINATION_OPENED = "destination.opened"  # its circuit: nothing is sent until it answers again
+    DELIVERY_REOPENED = "delivery.reopened"  # the destination did not keep what it had taken
+    DELIVERY_ORDERED = "delivery.ordered"  # an operator wants a stored series sent
+    COMMITMENT_ASKED = "commitment.asked"
+    COMMITMENT_ANSWERED = "commitment.answered"
+    COMMITMENT_EXPIRED = "commitment.expired"
+    COMMITMENT_GIVEN_UP = "commitment.given_up"
 
 
 def add_event(

@@ -189,7 +189,7 @@ def peers_list(desk: DeskDep) -> list[out.PeerOut]:
     """The configured peers: where they are, how they behave, what waits for them."""
     figures = desk.figures.overview().figures.peers
     return [
-        out.peer_out(peer, desk.store.jobs.destination_status(peer.name), figures.get(peer.name))
+        out.peer_out(peer, desk.store.destinations.status(peer.name), figures.get(peer.name))
         for peer in desk.settings.peers
     ]
 
@@ -199,7 +199,7 @@ def peer_detail(desk: DeskDep, name: Annotated[str, Path(max_length=64)]) -> out
     """One peer."""
     peer = find_peer(desk.settings, name)
     figures = desk.figures.overview().figures.peers
-    return out.peer_out(peer, desk.store.jobs.destination_status(name), figures.get(name))
+    return out.peer_out(peer, desk.store.destinations.status(name), figures.get(name))
 
 
 @router.get("/routes")

@@ -38,6 +38,14 @@ DELIVERY_STARTED: Final = "delivery.started"
 DELIVERY_FINISHED: Final = "delivery.finished"
 DELIVERY_DEFERRED: Final = "delivery.deferred"
 DELIVERY_REFUSED: Final = "delivery.refused"
+DESTINATION_HELD: Final = "destination.held"
+DESTINATION_PAUSED: Final = "destination.paused"
+DESTINATION_BACK: Final = "destination.back"
+COMMITMENT_ASKED: Final = "commitment.asked"
+COMMITMENT_DEFERRED: Final = "commitment.deferred"
+COMMITMENT_ANSWERED: Final = "commitment.answered"
+COMMITMENT_GIVEN_UP: Final = "commitment.given_up"
+COMMITMENT_UNKNOWN: Final = "commitment.unknown"
 
 # In the trail rather than in the log; audit messages are made of them. `data` may hold actor, host (from where),
 # study_instance_uid and series_instance_uid where the event's own series says it not, and reason.

@@ -1,20 +1,19 @@
 """The delivery loop: one lane per destination, oldest series first, every instance answered for.
 
-A lane runs in a thread of its own, so a destination that is down delays no other. Trouble with the
-destination itself (no connection, rejection, silence) holds the whole lane with growing waits; when it
-is back, the lane drains from the oldest series on. Trouble with one series ends that series.
+A lane runs in a thread of its own, so a destination that is down or slow delays no other. Trouble with the
+destination itself (no connection, rejection, silence, out of resources) holds the whole lane with growing
+waits, and after a few failures in a row opens its circuit; when it is back, the lane drains from the oldest
+series on. Trouble with one series makes that series wait or ends it, and lets the others pass.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -22,15 +21,19 @@ import structlog
 from config.names import RETURN_TO_SENDER
 from config.sections import Peer
 from config.settings import Settings
-from dicom_node.errors import AssociationRejectedError, PeerError, Reason, ReasonedError
+from dicom_node.errors import PeerError, Reason, ReasonedError
+from dicom_node.network.stored_file import Outgoing
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
+from dicom_node.pipeline.answers import AnswerBook
 from dicom_node.pipeline.enhance import Heartbeat
-from dicom_node.pipeline.retry import PERMANENT, RetryPolicy, backoff, decide
-from dicom_node.sinks.dimse import Answer, Parcel, deliver
+from dicom_node.pipeline.link import Links
+from dicom_node.pipeline.retry import PERMANENT, decide
+from dicom_node.sinks.dimse import Parcel, deliver
 from dicom_node.sinks.outcome import Verdict
+from storage.delivery_records import StoredObject
 from storage.errors import LostClaimError, StorageError
-from storage.records import DeliveryRecord, DerivedRecord, JobRecord
+from storage.records import DeliveryRecord, JobRecord
 from storage.states import DeliveryState, JobKind
 from storage.store import Store
 
@@ -45,20 +48,6 @@ class DeliveryFailedError(ReasonedError):
     """The delivery attempt ended without every instance delivered."""
 
 
-@dataclass
-class Tally:
-    """The answers of one association."""
-
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    worst: tuple[int, str] | None = None
-
-    def add(self, answer: Answer) -> None:
-        """Count one answer and remember the last one that was not success."""
-        self.verdicts[answer.verdict] += 1
-        if answer.verdict is not Verdict.DELIVERED:
-            self.worst = (answer.status, answer.comment)
-
-
 class DeliverySender:
     """Runs DELIVER jobs, a lane per destination."""
 
@@ -70,13 +59,10 @@ class DeliverySender:
         self._lanes: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
         self._rng = random.Random()  # noqa: S311 - jitter
-        section = settings.delivery
-        self._retry = RetryPolicy(
-            first=section.backoff_first, longest=section.backoff_longest, give_up_after=section.give_up_after
-        )
+        self._links = Links(store, settings.delivery, self._rng)
 
     def dispatch(self) -> None:
-        """Start a lane for every destination that has due work and no lane running."""
+        """Start a lane for every destination that has work and no lane running."""
         for destination in self._store.jobs.pending_destinations():
             lane = self._lanes.get(destination)
             if self._stopping.is_set() or self._paused(destination) or (lane is not None and lane.is_alive()):
@@ -89,31 +75,40 @@ class DeliverySender:
 
     def drain(self, destination: str) -> None:
         """Deliver due jobs of one destination, oldest first, until none is due."""
-        lease = self._settings.enhancement.lease
-        while not self._stopping.is_set():
-            job = self._store.jobs.claim(JobKind.DELIVER, self._name, lease, destination=destination)
-            if job is None:
-                return
-            bound = {
-                "job": job.id,
-                "series": job.series_id,
-                "attempt": job.attempts,
-                "destination": destination,
-            }
-            canceled = threading.Event()
-            heartbeat = Heartbeat(self._store, job, lease, on_cancel=canceled.set)
-            with structlog.contextvars.bound_contextvars(**bound), heartbeat:
-                self._attempt(job, destination, go_on=lambda: not self._halted(canceled))  # noqa: B023
+        try:
+            while not self._stopping.is_set():
+                job = self._claim(destination)
+                if job is None:
+                    return
+                self._hold_and_attempt(job, destination)
+        except StorageError as exc:  # the lane starts again with the next dispatch
+            log.warning(events.SWEEP_FAILED, sweep="deliver", destination=destination, **describe_error(exc))
 
     def stop(self, timeout_s: float) -> None:
         """Let running associations finish within `timeout_s`; what is not answered by then is sent again."""
         self._stopping.set()
+        deadline = time.monotonic() + timeout_s
         for lane in self._lanes.values():
-            lane.join(timeout_s)
+            lane.join(max(deadline - time.monotonic(), 0.0))
 
-    def _halted(self, canceled: threading.Event) -> bool:
-        """Whether to release the association before the next instance."""
-        return self._stopping.is_set() or canceled.is_set()
+    # --- one job
+
+    def _claim(self, destination: str) -> JobRecord | None:
+        """The next job of a usable destination; of one that is down only what has waited for too long."""
+        lease = self._settings.enhancement.lease
+        usable = self._links.is_usable(destination, self._settings.peer(destination))
+        too_old = None if usable else self._now() - self._settings.delivery.give_up_after
+        return self._store.jobs.claim(
+            JobKind.DELIVER, self._name, lease, destination=destination, only_before=too_old
+        )
+
+    def _hold_and_attempt(self, job: JobRecord, destination: str) -> None:
+        """Run one attempt under a heartbeat."""
+        bound = {"job": job.id, "series": job.series_id, "attempt": job.attempts, "destination": destination}
+        canceled = threading.Event()
+        heartbeat = Heartbeat(self._store, job, self._settings.enhancement.lease, on_cancel=canceled.set)
+        with structlog.contextvars.bound_contextvars(**bound), heartbeat:
+            self._attempt(job, destination, go_on=lambda: not (self._stopping.is_set() or canceled.is_set()))
 
     def _attempt(self, job: JobRecord, destination: str, *, go_on: Callable[[], bool]) -> None:
         """Run one attempt; whatever happens, the lane lives on and the job is due again or ended."""
@@ -128,19 +123,19 @@ class DeliverySender:
 
     def _run(self, job: JobRecord, destination: str, go_on: Callable[[], bool]) -> None:
         """One attempt at one series for one destination."""
+        begin = time.monotonic()
         try:
             peer = self._peer(destination)
-            rows = self._store.deliveries.for_job(job.id, only_pending=True)
-            begin = time.monotonic()
-            tally = self._send(job, peer, rows, go_on)
-            self._settle(job, tally, seconds=time.monotonic() - begin)
+            book = AnswerBook(self._store, job, ask_to_keep=peer.commitment is not None)
+            self._send(job, peer, book, go_on)
+            self._settle(job, destination, book, seconds=time.monotonic() - begin)
         except DeliveryHaltedError:
             # Ends as CANCELED where an operator asked for that meanwhile.
             self._store.jobs.give_back(
                 job, reason=str(Reason.NODE_STOPPING), message=Reason.NODE_STOPPING.sentence
             )
         except PeerError as exc:
-            self._peer_trouble(job, destination, exc)
+            self._job_trouble(job, exc, retry_at=self._links.failed(destination, exc))
         except DeliveryFailedError as exc:
             self._job_trouble(job, exc)
 
@@ -157,57 +152,36 @@ class DeliverySender:
         unknown = Reason.NO_RETURN_PEER if destination == RETURN_TO_SENDER else Reason.UNKNOWN_PEER
         raise DeliveryFailedError(unknown, f"Destination {destination!r}.")
 
-    def _send(
-        self,
-        job: JobRecord,
-        peer: Peer,
-        rows: Sequence[tuple[DeliveryRecord, DerivedRecord]],
-        go_on: Callable[[], bool],
-    ) -> Tally:
-        """Send every pending instance; each answer is committed as it arrives."""
+    def _send(self, job: JobRecord, peer: Peer, book: AnswerBook, go_on: Callable[[], bool]) -> None:
+        """Send every pending instance; what was answered is committed, however this ends."""
+        rows = self._store.deliveries.for_job(job.id, only_pending=True)
         log.info(events.DELIVERY_STARTED, instances=len(rows))
-        tally = Tally()
+        if not rows:
+            return
+        try:
+            pace = deliver(peer, _parcels(rows), book.add, go_on=go_on, pace=self._links.pace(peer.name))
+        finally:
+            book.write()
+        self._links.measured(peer.name, pace)
 
-        def heard(answer: Answer) -> None:
-            tally.add(answer)
-            state = {
-                Verdict.DELIVERED: DeliveryState.DELIVERED,
-                Verdict.REFUSED: DeliveryState.REFUSED,
-                Verdict.LATER: DeliveryState.PENDING,
-            }[answer.verdict]
-            self._store.deliveries.record(
-                job, answer.delivery_id, state=state, status=answer.status, comment=answer.comment
-            )
-
-        parcels = [_parcel(delivery, derived) for delivery, derived in rows]
-        deliver(peer, parcels, heard, go_on=go_on)
-        self._store.jobs.clear_destination(peer.name)
-        return tally
-
-    def _settle(self, job: JobRecord, tally: Tally, *, seconds: float) -> None:
+    def _settle(self, job: JobRecord, destination: str, book: AnswerBook, *, seconds: float) -> None:
         """Decide the job from its rows: delivered only when every instance was answered with success."""
         states = Counter(delivery.state for delivery, _ in self._store.deliveries.for_job(job.id))
-        status = f"Last status 0x{tally.worst[0]:04X}." if tally.worst else ""
-        if states[DeliveryState.PENDING] and tally.worst is None:
-            raise DeliveryHaltedError
+        if book.verdicts[Verdict.PAUSE]:
+            raise PeerError(Reason.NOT_AUTHORIZED, book.worst)
+        if book.verdicts[Verdict.BUSY]:
+            raise PeerError(Reason.PEER_BUSY, book.worst)
+        self._links.works(destination)
         if states[DeliveryState.PENDING]:
-            raise DeliveryFailedError(Reason.PEER_BUSY, status)
+            if book.verdicts[Verdict.LATER]:
+                raise DeliveryFailedError(Reason.PEER_BUSY, book.worst)
+            raise DeliveryHaltedError
         if states[DeliveryState.REFUSED]:
-            refused = f"{states[DeliveryState.REFUSED]} of {sum(states.values())} instances."
-            raise DeliveryFailedError(Reason.REFUSED_BY_PEER, f"{refused} {status}".strip())
+            raise _refused(states, book)
         count = states[DeliveryState.DELIVERED]
-        self._store.jobs.succeed(job, {"delivered": count, "seconds": {"SEND": round(seconds, 3)}})
-        log.info(events.DELIVERY_FINISHED, instances=count)
-
-    def _peer_trouble(self, job: JobRecord, destination: str, error: PeerError) -> None:
-        """The destination itself is in trouble: hold its lane, keep the job."""
-        if isinstance(error, AssociationRejectedError) and error.reason is Reason.NO_CONTEXT:
-            self._job_trouble(job, error)
-            return
-        failures = self._store.jobs.destination_status(destination).failures + 1
-        until = self._now() + backoff(failures, self._retry, self._rng)
-        self._store.jobs.hold_destination(destination, until, error.message)
-        self._job_trouble(job, error, retry_at=until)
+        result = {"delivered": count, "warnings": book.warnings, "seconds": {"SEND": round(seconds, 3)}}
+        self._store.jobs.succeed(job, result)
+        log.info(events.DELIVERY_FINISHED, instances=count, warnings=book.warnings)
 
     def _job_trouble(self, job: JobRecord, error: ReasonedError, *, retry_at: datetime | None = None) -> None:
         """Record the failure and, unless it is final, when the job is due again."""
@@ -217,7 +191,7 @@ class DeliverySender:
             attempts=job.attempts,
             created_at=job.created_at,
             now=now,
-            policy=self._retry,
+            policy=self._links.policy,
             rng=self._rng,
         )
         due = None if decided is None else (retry_at or decided)
@@ -232,23 +206,30 @@ class DeliverySender:
             log.warning(events.DELIVERY_DEFERRED, reason=str(reason), message=message, wait_s=wait_s)
 
 
-def _parcel(delivery: DeliveryRecord, derived: DerivedRecord) -> Parcel:
-    """Prove the stored bytes before they leave: one SOP Instance UID never carries two contents."""
-    digest = hashlib.sha256()
-    try:
-        with derived.path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError as exc:
-        raise DeliveryFailedError(
-            Reason.SOURCE_CHANGED, f"Derived instance {derived.sop_instance_uid}."
-        ) from exc
-    if digest.hexdigest() != derived.digest:
-        raise DeliveryFailedError(Reason.SOURCE_CHANGED, f"Derived instance {derived.sop_instance_uid}.")
-    return Parcel(
-        delivery_id=delivery.id,
-        path=derived.path,
-        sop_class_uid=derived.sop_class_uid,
-        sop_instance_uid=derived.sop_instance_uid,
-        transfer_syntax_uid=derived.transfer_syntax_uid,
-    )
+def _refused(states: Counter[DeliveryState], book: AnswerBook) -> DeliveryFailedError:
+    """Why a series did not arrive as a whole: in part, not at all, or for a reason on our side."""
+    refused, total = states[DeliveryState.REFUSED], sum(states.values())
+    detail = f"{refused} of {total} instances. {book.worst}".strip()
+    if book.reasons and sum(book.reasons.values()) == refused and len(book.reasons) == 1:
+        (reason,) = book.reasons
+        return DeliveryFailedError(reason, detail)
+    whole = refused == total
+    return DeliveryFailedError(Reason.REFUSED_BY_PEER if whole else Reason.PARTLY_DELIVERED, detail)
+
+
+def _parcels(rows: Sequence[tuple[DeliveryRecord, StoredObject]]) -> list[Parcel]:
+    """What is to be sent, with the digests that its bytes must have to leave."""
+    return [
+        Parcel(
+            delivery.id,
+            Outgoing(
+                stored.path,
+                stored.sop_class_uid,
+                stored.sop_instance_uid,
+                stored.transfer_syntax_uid,
+                digest=stored.digest,
+                digest_scope=stored.digest_scope,
+            ),
+        )
+        for delivery, stored in rows
+    ]

@@ -25,6 +25,7 @@ PERMANENT: frozenset[Reason] = frozenset(
         Reason.UNSUPPORTED_PIXELS,
         # A person has to change the configuration or look at the destination.
         Reason.REFUSED_BY_PEER,
+        Reason.PARTLY_DELIVERED,
         Reason.NO_CONTEXT,
         Reason.NO_RETURN_PEER,
         Reason.UNKNOWN_PEER,
@@ -35,7 +36,7 @@ PERMANENT: frozenset[Reason] = frozenset(
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to wait (full jitter between half and the whole of a doubling delay) and when to stop."""
+    """How long to wait (full jitter below a doubling delay) and when to stop."""
 
     first: timedelta
     longest: timedelta
@@ -46,12 +47,12 @@ class RetryPolicy:
 def backoff(failures: int, policy: RetryPolicy, rng: random.Random) -> timedelta:
     """Delay before the next try after `failures` consecutive failures (>= 1).
 
-    Doubles from `first` to `longest`; jitter takes up to half of it away so that jobs that failed
-    together do not come back together.
+    Anywhere below a ceiling that doubles from `first` to `longest`, so that what failed together does not
+    come back together; never under a fifth of `first`, so that nothing is asked in a hot loop.
     """
     exponent = min(max(failures, 1) - 1, 32)
     ceiling = min(policy.longest, policy.first * 2.0**exponent)
-    return ceiling * rng.uniform(0.5, 1.0)
+    return max(ceiling * rng.random(), policy.first / 5)
 
 
 def decide(

@@ -11,6 +11,7 @@ import pytest
 from lxml import etree
 
 from config.settings import Settings
+from storage.delivery_records import NewAnswer
 from storage.records import NewDeliveryJob, NewDerived, NewInstance, NewJob
 from storage.states import DeliveryState, JobKind
 from storage.store import Store, open_store
@@ -93,7 +94,7 @@ def enhance_and_deliver(store: Store, series: int) -> None:
     again = store.jobs.claim(JobKind.DELIVER, "sender", LEASE, destination="pacs")
     assert again is not None
     for delivery, _ in store.deliveries.for_job(again.id):
-        store.deliveries.record(again, delivery.id, state=DeliveryState.DELIVERED, status=0, comment="")
+        store.deliveries.record(again, [NewAnswer(delivery.id, DeliveryState.DELIVERED, 0)])
     store.jobs.succeed(again, {})
 
 

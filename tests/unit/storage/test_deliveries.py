@@ -6,13 +6,19 @@ from datetime import timedelta
 
 import pytest
 
+from storage.delivery_records import NewAnswer
 from storage.errors import IllegalTransitionError, LostClaimError, NotFoundError
 from storage.states import DeliveryState, JobState
 
 
 def _deliver(scene, job):
     for delivery, _ in scene.store.deliveries.for_job(job.id, only_pending=True):
-        scene.store.deliveries.record(job, delivery.id, state=DeliveryState.DELIVERED, status=0)
+        scene.store.deliveries.record(job, [NewAnswer(delivery.id, DeliveryState.DELIVERED, 0)])
+
+
+def fail(scene, name, *, minutes):
+    wait = timedelta(minutes=minutes)
+    return scene.store.destinations.failed(name, "refused", wait=lambda _failures: wait, opens_at=99)
 
 
 def test_a_destination_drains_oldest_first(scene):
@@ -30,17 +36,28 @@ def test_a_destination_drains_oldest_first(scene):
     assert claimed == committed
 
 
-def test_nothing_overtakes_a_delivery_that_runs_or_waits(scene):
+def test_nothing_overtakes_a_delivery_that_runs(scene):
     scene.commit(1)
     scene.commit(2)
-    job = scene.claim_delivery()
+    scene.claim_delivery()
+
     assert scene.claim_delivery(worker="sender-2") is None
 
-    scene.store.jobs.fail(job, reason="PEER_BUSY", message="", retry_at=scene.clock.at + timedelta(seconds=5))
 
+def test_a_delivery_with_a_trouble_of_its_own_lets_others_pass_and_goes_first_when_it_is_due(scene):
+    (first,) = scene.commit(1)
+    scene.clock.move(seconds=1)
+    (second,) = scene.commit(2)
+    scene.clock.move(seconds=1)
+    job, again = scene.claim_delivery(), scene.clock.at + timedelta(seconds=5)
+    scene.store.jobs.fail(job, reason="PEER_BUSY", message="", retry_at=again)
+
+    passing = scene.claim_delivery()
+    assert passing.id == second.id
+    scene.store.jobs.fail(passing, reason="PEER_BUSY", message="", retry_at=again)
     assert scene.claim_delivery() is None
     scene.clock.move(seconds=5)
-    assert scene.claim_delivery().id == job.id
+    assert scene.claim_delivery().id == first.id
 
 
 def test_a_failed_delivery_makes_way_for_the_next(scene):
@@ -54,38 +71,10 @@ def test_a_failed_delivery_makes_way_for_the_next(scene):
 
 def test_one_dead_destination_never_delays_another(scene):
     scene.commit(1, ("dead", "alive"))
-    scene.store.jobs.hold_destination("dead", scene.clock.at + timedelta(minutes=15), "refused")
+    fail(scene, "dead", minutes=15)
 
     assert scene.claim_delivery("dead") is None
     assert scene.claim_delivery("alive") is not None
-
-
-def test_a_held_destination_is_asked_again_when_its_time_has_come(scene):
-    scene.commit()
-    until = scene.clock.at + timedelta(seconds=10)
-
-    first = scene.store.jobs.hold_destination("pacs", until, "refused")
-    second = scene.store.jobs.hold_destination("pacs", until, "refused")
-
-    assert (first.failures, second.failures, second.not_before) == (1, 2, until)
-    assert scene.store.jobs.destination_status("pacs") == second
-    assert scene.claim_delivery() is None
-    scene.clock.move(seconds=10)
-    assert scene.claim_delivery() is not None
-
-
-def test_a_destination_that_works_again_forgets_its_failures(scene):
-    scene.commit()
-    scene.store.jobs.hold_destination("pacs", scene.clock.at + timedelta(days=1), "refused")
-
-    scene.store.jobs.clear_destination("pacs")
-    scene.store.jobs.clear_destination("pacs")
-
-    status = scene.store.jobs.destination_status("pacs")
-    assert (status.failures, status.not_before, status.last_error) == (0, None, None)
-    assert [status.name for status in scene.store.jobs.destinations()] == ["pacs"]
-    assert scene.claim_delivery() is not None
-    assert [event.name for event in scene.store.trail.list()].count("destination.cleared") == 1
 
 
 def test_pending_destinations_are_those_with_work(scene):
@@ -94,7 +83,7 @@ def test_pending_destinations_are_those_with_work(scene):
     assert scene.store.jobs.pending_destinations() == ["a", "b"]
     scene.claim_delivery("a")
     assert scene.store.jobs.pending_destinations() == ["b"]
-    assert scene.store.jobs.destination_status("never").failures == 0
+    assert scene.store.destinations.status("never").failures == 0
 
 
 def test_instances_are_sent_by_ascending_position(scene):
@@ -110,10 +99,12 @@ def test_an_answer_is_kept_with_its_status(scene):
     job = scene.claim_delivery()
     (delivery, _), _ = scene.store.deliveries.for_job(job.id)
 
-    deferred = scene.store.deliveries.record(
-        job, delivery.id, state=DeliveryState.PENDING, status=0xA700, comment="Out of resources"
+    (deferred,) = scene.store.deliveries.record(
+        job, [NewAnswer(delivery.id, DeliveryState.PENDING, 0xA700, "Out of resources")]
     )
-    answered = scene.store.deliveries.record(job, delivery.id, state=DeliveryState.DELIVERED, status=0xB000)
+    (answered,) = scene.store.deliveries.record(
+        job, [NewAnswer(delivery.id, DeliveryState.DELIVERED, 0xB000)]
+    )
 
     assert (deferred.state, deferred.status, deferred.attempts) == (DeliveryState.PENDING, 0xA700, 1)
     assert deferred.comment == "Out of resources"
@@ -129,10 +120,10 @@ def test_a_final_answer_stays(scene, final):
     scene.commit()
     job = scene.claim_delivery()
     (delivery, _), _ = scene.store.deliveries.for_job(job.id)
-    scene.store.deliveries.record(job, delivery.id, state=final, status=0)
+    scene.store.deliveries.record(job, [NewAnswer(delivery.id, final, 0)])
 
     with pytest.raises(IllegalTransitionError):
-        scene.store.deliveries.record(job, delivery.id, state=DeliveryState.PENDING)
+        scene.store.deliveries.record(job, [NewAnswer(delivery.id, DeliveryState.PENDING)])
 
 
 def test_only_the_holder_of_the_claim_records_answers(scene):
@@ -144,9 +135,11 @@ def test_only_the_holder_of_the_claim_records_answers(scene):
     new = scene.claim_delivery(worker="sender-2")
 
     with pytest.raises(LostClaimError):
-        scene.store.deliveries.record(old, delivery.id, state=DeliveryState.DELIVERED, status=0)
+        scene.store.deliveries.record(old, [NewAnswer(delivery.id, DeliveryState.DELIVERED, 0)])
     with pytest.raises(NotFoundError):
-        scene.store.deliveries.record(new, 999, state=DeliveryState.DELIVERED, status=0)
+        scene.store.deliveries.record(
+            new, [NewAnswer(delivery.id, DeliveryState.DELIVERED, 0), NewAnswer(999, DeliveryState.DELIVERED)]
+        )
     assert scene.store.deliveries.for_job(new.id)[0][0].state is DeliveryState.PENDING
 
 
@@ -167,7 +160,7 @@ def test_an_operator_may_hurry_a_destination(scene):
     scene.store.jobs.fail(scene.claim_delivery(), reason="REFUSED_BY_PEER", message="")
     later = scene.clock.at + timedelta(hours=1)
     scene.store.jobs.fail(scene.claim_delivery(), reason="PEER_BUSY", message="", retry_at=later)
-    scene.store.jobs.hold_destination("pacs", later, "refused")
+    fail(scene, "pacs", minutes=60)
 
     jobs = scene.store.deliveries.retry("pacs", "operator")
 

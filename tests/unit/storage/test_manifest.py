@@ -33,7 +33,9 @@ def test_a_manifest_makes_derived_rows_delivery_jobs_and_their_rows(scene):
     ]
     for delivery_job in jobs:
         rows = scene.store.deliveries.for_job(delivery_job.id)
-        assert [derived_record for _, derived_record in rows] == records
+        assert [(stored.path, stored.digest, stored.position) for _, stored in rows] == [
+            (r.path, r.digest, r.position) for r in records
+        ]
         assert {row.state for row, _ in rows} == {DeliveryState.PENDING}
     assert scene.names(job=job.id)[-2:] == ["manifest.committed", "job.succeeded"]
 

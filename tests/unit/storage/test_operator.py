@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from storage.delivery_records import NewAnswer
 from storage.errors import IllegalTransitionError
 from storage.states import DeliveryState, JobKind, JobState
 
@@ -109,8 +110,8 @@ def test_a_resubmitted_delivery_sends_the_refused_instances_only(scene):
     scene.commit()
     job = scene.claim_delivery()
     (first, _), (second, _) = scene.store.deliveries.for_job(job.id)
-    scene.store.deliveries.record(job, first.id, state=DeliveryState.DELIVERED, status=0)
-    scene.store.deliveries.record(job, second.id, state=DeliveryState.REFUSED, status=0xA900)
+    scene.store.deliveries.record(job, [NewAnswer(first.id, DeliveryState.DELIVERED, 0)])
+    scene.store.deliveries.record(job, [NewAnswer(second.id, DeliveryState.REFUSED, 0xA900)])
     scene.store.jobs.fail(job, reason="REFUSED_BY_PEER", message="")
 
     scene.store.jobs.resubmit(job.id, "operator")

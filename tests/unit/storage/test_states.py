@@ -45,12 +45,15 @@ JOBS = """
     RETRY due PENDING
     FAILED resubmit PENDING
     CANCELED resubmit PENDING
+    SUCCEEDED reopen PENDING
+    FAILED reopen PENDING
 """
 DELIVERIES = """
     PENDING deliver DELIVERED
     PENDING refuse REFUSED
     PENDING defer PENDING
     REFUSED retry PENDING
+    DELIVERED resend PENDING
 """
 
 
