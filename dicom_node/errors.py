@@ -116,6 +116,7 @@ class Reason(StrEnum):
         "PARTLY_DELIVERED",
         "Some instances were delivered; the destination does not have the others.",
     )
+    COMMITMENT_REFUSED = "COMMITMENT_REFUSED", "The destination did not take the request for commitment."
     NOT_AUTHORIZED = "NOT_AUTHORIZED", "The destination does not allow this node to store."
     NO_CONTEXT = "NO_CONTEXT", "The destination accepts no presentation context for these objects."
     NO_RETURN_PEER = "NO_RETURN_PEER", "The sender is not among the configured peers."

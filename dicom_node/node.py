@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,11 @@ from dicom_node.audit.shipper import Shipper
 from dicom_node.desk.rules import RouteBook
 from dicom_node.intake.receiver import build_scp
 from dicom_node.intake.stability import StabilitySweeper
+from dicom_node.network.commitment import report_service
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.operations import open_node_store
+from dicom_node.pipeline.commitment import CommitmentReports, CommitmentRequester
 from dicom_node.pipeline.delivery import DeliverySender
 from dicom_node.pipeline.enhance import EnhanceWorker
 from storage.store import Store
@@ -76,7 +79,8 @@ def _run(role: Role, settings: Settings, stop: threading.Event) -> None:
 
 def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Answer associations; on stop, refuse new ones and let running ones finish within the drain limit."""
-    scp = build_scp(store, settings, run_id=uuid.uuid4().hex)
+    reports = report_service(CommitmentReports(store, settings).heard)
+    scp = build_scp(store, settings, run_id=uuid.uuid4().hex, services=(reports,))
     scp.start()
     try:
         stop.wait()
@@ -108,15 +112,19 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
 
 
 def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
-    """Deliver derived series, a lane per destination, and the audit records beside them."""
+    """Deliver series and ask for their commitment, a lane per destination, and ship the audit records beside."""
     sender = DeliverySender(store, settings, name=_worker_name("sender"), now=utc_now)
+    requester = CommitmentRequester(store, settings, now=utc_now)
     recorder, shipper = Recorder(store, settings), Shipper(store, settings.audit)
     with _timers(stop) as every:
         every(0.5, "deliver", sender.dispatch)
+        every(1.0, "commitment", requester.sweep)
         every(1.0, "record-audit", recorder.record)
         every(1.0, "ship-audit", shipper.ship)
         stop.wait()
-    sender.stop(settings.node.drain.total_seconds() * 0.8)
+    deadline = time.monotonic() + settings.node.drain.total_seconds() * 0.8
+    sender.stop(deadline - time.monotonic())
+    requester.stop(max(deadline - time.monotonic(), 0.0))
 
 
 def run_web(store: Store, settings: Settings, stop: threading.Event) -> None:

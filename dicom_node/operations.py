@@ -16,15 +16,17 @@ from config.rules import RouteChoice, SeriesSummary, choose_route
 from config.sections import Peer
 from config.settings import Settings
 from dicom_node.audit.recorder import Recorder
-from dicom_node.errors import NodeError, UnreadableInstanceError
+from dicom_node.errors import NodeError, PeerError, UnreadableInstanceError
 from dicom_node.imaging.headers import InstanceHeader
 from dicom_node.imaging.multiframe import read_headers
 from dicom_node.imaging.summary import summarise
 from dicom_node.network import scu
+from dicom_node.network.sender_pool import SenderPool
 from dicom_node.observability import events
 from engine.registry import enhancer_names
 from storage.audit_chain import AuditRecord, ChainReport
-from storage.records import DeliveryRecord, EventRecord, JobRecord, SeriesRecord
+from storage.delivery_records import CommitmentRecord
+from storage.records import DeliveryRecord, DestinationStatus, EventRecord, JobRecord, SeriesRecord
 from storage.states import JobState, SeriesState
 from storage.store import Store, open_store
 
@@ -155,6 +157,26 @@ class Operations:
             raise UnknownNameError("name a job or a destination")
         return len(self._store.deliveries.retry(target, actor))
 
+    def send_series(self, key: str, destination: str, *, actor: str) -> JobRecord:
+        """Order a stored series to be sent to any configured peer; the DELIVER job that will do it.
+
+        `key` is a series' number or Series Instance UID: a received series goes out as it came, the UID of a
+        derived one as it was made. Raises `UnknownNameError` or `NotFoundError`.
+        """
+        peer = find_peer(self._settings, destination)
+        if not key.isdecimal() and self._store.index.derived_series_known(key):
+            return self._store.deliveries.send_derived(key, peer.name, actor)
+        series = self._store.index.get_series(int(key) if key.isdecimal() else key)
+        return self._store.deliveries.send_series(series.id, peer.name, actor)
+
+    def commitments(self, *, job_id: int | None = None, limit: int = 200) -> list[CommitmentRecord]:
+        """Requests for storage commitment, newest first."""
+        return self._store.commitments.list(job_id=job_id, limit=limit)
+
+    def destinations(self) -> list[DestinationStatus]:
+        """How every destination that was ever heard of behaves."""
+        return self._store.destinations.list()
+
     # --- audit trail
 
     def audit_records(self, *, limit: int = 50, before: int | None = None, actor: str) -> list[AuditRecord]:
@@ -192,6 +214,31 @@ def send_folder(peer: Peer, folder: Path, on_result: Callable[[str, int, str], b
     files = [scu.outgoing(path) for path in dicom_files(folder)]
     scu.send(peer, files, on_result)
     return len(files)
+
+
+def send_files(
+    peer: Peer, files: Sequence[Path], heard: Callable[[scu.Answer], object], *, associations: int = 1
+) -> list[str]:
+    """C-STORE files to a peer; `heard` gets what became of each. Returns why associations ended early.
+
+    Several associations run in processes of their own. What cannot be sent (no file meta, a syntax that the
+    peer does not take) is heard like an answer and stops nothing.
+    """
+    items: list[scu.Outgoing] = []
+    for position, path in enumerate(files):
+        try:
+            items.append(scu.outgoing(path))
+        except UnreadableInstanceError as exc:
+            nothing = scu.Outgoing(path, "", "", "")
+            heard(scu.Answer(position, nothing, None, str(exc.reason), exc.reason, exc))
+    if associations == 1:
+        try:
+            scu.transmit(peer, items, lambda answer: heard(answer) is not False)
+        except PeerError as exc:
+            return [exc.message]
+        return []
+    with SenderPool(associations) as pool:
+        return [report.trouble for report in pool.send(peer, items, heard) if report.trouble]
 
 
 def dicom_files(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ keeps its own promise; `delivered` and `committed` are two things.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,10 +44,12 @@ _OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a destination is asked for one delivery, and how long a report may take each time."""
+    """How often a destination is asked for one delivery, how long a report may take each time, and for how
+    long a destination that cannot be asked is waited for."""
 
     asks: int
     answer_within: timedelta
+    longest: timedelta
 
 
 class Commitments:
@@ -68,7 +70,7 @@ class Commitments:
         with self._database.writing() as session:
             self._database.serialise_on(session, f"commitment/{destination}")
             at = self._now()
-            self._expire(session, destination, at)
+            self._expire(session, destination, at, patience)
             drawn = given_up = 0
             for job in session.scalars(_in_need(destination)).all():
                 asked = session.scalar(_asks(job.id)) or 0
@@ -114,12 +116,12 @@ class Commitments:
                 _move(session, row, CommitmentEvent.DEFER, not_before=until, message=message)
 
     def report(
-        self, report: CommitmentReport, *, resend: Collection[int], resends: int
+        self, report: CommitmentReport, *, resend: Collection[int], resends: Callable[[str], int]
     ) -> CommitmentOutcome | None:
         """Keep what a destination reports; None for a transaction that is not ours.
 
-        Instances that failed for a reason in `resend` are sent again, up to `resends` times a delivery; any
-        other failure stands. A promise that was made is never taken back by a report that comes later.
+        Instances that failed for a reason in `resend` are sent again, up to `resends(destination)` times a
+        delivery; any other failure stands. A promise that was made is never taken back by a report that comes later.
         """
 
         def work() -> CommitmentOutcome | None:
@@ -152,12 +154,13 @@ class Commitments:
         with self._database.reading() as session:
             return session.scalar(query.limit(1)) is not None
 
-    def _expire(self, session: Session, destination: str, at: datetime) -> None:
-        query = select(CommitmentRow).where(
-            CommitmentRow.destination == destination,
-            CommitmentRow.state == CommitmentState.ASKED,
-            CommitmentRow.not_before <= at,
+    def _expire(self, session: Session, destination: str, at: datetime, patience: Patience) -> None:
+        """End the requests that nobody answered, and those that could not be made for too long."""
+        unanswered = (CommitmentRow.state == CommitmentState.ASKED) & (CommitmentRow.not_before <= at)
+        unasked = (CommitmentRow.state == CommitmentState.WAITING) & (
+            CommitmentRow.created_at <= at - patience.longest
         )
+        query = select(CommitmentRow).where(CommitmentRow.destination == destination, unanswered | unasked)
         for row in session.scalars(query.with_for_update()).all():
             _move(session, row, CommitmentEvent.EXPIRE)
             _tell(session, TrailEvent.COMMITMENT_EXPIRED, row, at, {"ask": row.ask})
@@ -191,12 +194,12 @@ class Commitments:
         row: CommitmentRow,
         report: CommitmentReport,
         resend: Collection[int],
-        resends: int,
+        resends: Callable[[str], int],
     ) -> CommitmentOutcome:
         at = self._now()
         kept = keep(session, row.job_id, report.committed, at=at)
         lost = [uid for uid, reason in report.failed.items() if reason in resend]
-        may_resend = bool(lost) and _failed_before(session, row) < resends
+        may_resend = bool(lost) and _failed_before(session, row) < resends(row.destination)
         again = reopen(session, lock_job(session, row.job_id), lost, at=at) if may_resend else 0
         given_up = 0
         for reason, uids in _by_reason(report.failed, () if not may_resend else lost):

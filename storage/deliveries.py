@@ -105,13 +105,13 @@ class Deliveries:
             row = order_received(session, series_id, destination, actor, at=self._now())
             return job_record(row)
 
-    def send_derived(self, enhance_job_id: int, destination: str, actor: str) -> JobRecord:
-        """Order the derived series of an ENHANCE job to be sent to one more destination, or once more.
+    def send_derived(self, series_instance_uid: str, destination: str, actor: str) -> JobRecord:
+        """Order a derived series to be sent to one more destination, or once more.
 
-        Raises `NotFoundError` when that job has no derived series.
+        Raises `NotFoundError` when no derived series has this UID.
         """
         with self._database.writing() as session:
-            row = order_derived(session, enhance_job_id, destination, actor, at=self._now())
+            row = order_derived(session, series_instance_uid, destination, actor, at=self._now())
             return job_record(row)
 
     def list(

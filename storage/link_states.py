@@ -69,6 +69,7 @@ COMMITMENT_TRANSITIONS: Mapping[tuple[CommitmentState, CommitmentEvent], Commitm
     (CommitmentState.ASKED, CommitmentEvent.DEFER): CommitmentState.WAITING,
     (CommitmentState.ASKED, CommitmentEvent.REPORT): CommitmentState.ANSWERED,
     (CommitmentState.ASKED, CommitmentEvent.EXPIRE): CommitmentState.EXPIRED,
+    (CommitmentState.WAITING, CommitmentEvent.EXPIRE): CommitmentState.EXPIRED,  # never could be asked
     # The report may overtake the answer to the request, or come when nobody waits any more.
     (CommitmentState.WAITING, CommitmentEvent.REPORT): CommitmentState.ANSWERED,
     (CommitmentState.EXPIRED, CommitmentEvent.REPORT): CommitmentState.ANSWERED,

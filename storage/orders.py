@@ -38,15 +38,17 @@ def order_received(session: Session, series_id: int, destination: str, actor: st
     return _order(session, job, items, actor, at)
 
 
-def order_derived(session: Session, job_id: int, destination: str, actor: str, *, at: datetime) -> JobRow:
-    """A DELIVER job for the manifest of an ENHANCE job."""
-    made = session.get(JobRow, job_id)
-    query = select(DerivedRow).where(DerivedRow.job_id == job_id).order_by(DerivedRow.position)
-    rows = session.scalars(query).all()
-    if made is None or not rows:
-        raise NotFoundError("derived series of job", job_id)
-    job = _new_job(session, f"derived/{job_id}", destination, at=at)
-    job.series_id, job.generation, job.parent_id = made.series_id, made.generation, job_id
+def order_derived(
+    session: Session, series_instance_uid: str, destination: str, actor: str, *, at: datetime
+) -> JobRow:
+    """A DELIVER job for the manifest that names this series."""
+    query = select(DerivedRow).where(DerivedRow.series_instance_uid == series_instance_uid)
+    rows = session.scalars(query.order_by(DerivedRow.position)).all()
+    if not rows:
+        raise NotFoundError("derived series", series_instance_uid)
+    made = session.get_one(JobRow, rows[0].job_id)
+    job = _new_job(session, f"derived/{made.id}", destination, at=at)
+    job.series_id, job.generation, job.parent_id = made.series_id, made.generation, made.id
     items = [{"derived_id": row.id, "sop_instance_uid": row.sop_instance_uid} for row in rows]
     return _order(session, job, items, actor, at)
 

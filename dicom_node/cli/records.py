@@ -49,8 +49,30 @@ _DELIVERIES: list[Column] = [
     ("state", lambda d: d.state),
     ("status", lambda d: None if d.status is None else f"0x{d.status:04X}"),
     ("SOP instance", lambda d: d.sop_instance_uid),
+    ("kept", lambda d: d.commitment),
     ("comment", lambda d: d.comment),
     ("updated", lambda d: d.updated_at),
+]
+_DESTINATIONS: list[Column] = [
+    ("name", lambda d: d.name),
+    ("circuit", lambda d: d.circuit),
+    ("failures", lambda d: d.failures),
+    ("held until", lambda d: d.not_before),
+    ("MB/s", lambda d: None if d.bytes_per_s is None else f"{d.bytes_per_s / 1e6:.1f}"),
+    ("answers in ms", lambda d: None if d.answer_s is None else f"{d.answer_s * 1000:.0f}"),
+    ("last trouble", lambda d: d.last_error),
+]
+_COMMITMENTS: list[Column] = [
+    ("id", lambda c: c.id),
+    ("job", lambda c: c.job_id),
+    ("destination", lambda c: c.destination),
+    ("state", lambda c: c.state),
+    ("ask", lambda c: c.ask),
+    ("instances", lambda c: c.instances),
+    ("kept", lambda c: c.committed),
+    ("not kept", lambda c: c.failed),
+    ("asked", lambda c: c.asked_at),
+    ("message", lambda c: c.message),
 ]
 _EVENTS: list[Column] = [
     ("at", lambda e: e.at),
@@ -125,6 +147,18 @@ def series_discard(key: SeriesKey, config: ConfigOption = DEFAULT_CONFIG) -> Non
     console.print(f"Series {series.id} is {series.state}.")
 
 
+@series_app.command("send")
+def series_send(
+    key: SeriesKey,
+    to: Annotated[str, typer.Option("--to", help="Name of a configured peer.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Have a stored series, received or derived, delivered to a peer by the running node."""
+    with operations(config) as ops:
+        job = ops.send_series(key, to, actor=actor())
+    console.print(f"Job {job.id} sends it to {to}.")
+
+
 @jobs_app.command("list")
 def jobs_list(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -170,6 +204,22 @@ def jobs_resubmit(job: JobId, config: ConfigOption = DEFAULT_CONFIG) -> None:
     with operations(config) as ops:
         record = ops.resubmit_job(job, actor=actor())
     console.print(f"Job {record.id} is {record.state}.")
+
+
+@deliveries_app.command("destinations")
+def deliveries_destinations(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """List how each destination behaves: its circuit, failures, hold and pace."""
+    with operations(config) as ops:
+        found = ops.destinations()
+    print_json(found) if json else print_table("Destinations", found, _DESTINATIONS)
+
+
+@deliveries_app.command("commitments")
+def deliveries_commitments(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """List what destinations were asked to keep, and what they said."""
+    with operations(config) as ops:
+        found = ops.commitments()
+    print_json(found) if json else print_table("Storage commitment", found, _COMMITMENTS)
 
 
 @deliveries_app.command("list")

@@ -92,6 +92,7 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
     Reason.ASSOCIATION_LOST: (Group.DELIVERY, "If it stays: look at the destination's log and the network."),
     Reason.PEER_BUSY: (Group.DELIVERY, "Look at the space of the destination."),
     Reason.PARTLY_DELIVERED: (Group.DELIVERY, "`deliveries list` shows the status of each instance."),
+    Reason.COMMITMENT_REFUSED: (Group.DELIVERY, "Have the destination allow storage commitment."),
     Reason.NOT_AUTHORIZED: (Group.DELIVERY, "Have the destination allow our AE title to store."),
     Reason.REFUSED_BY_PEER: (Group.DELIVERY, "`deliveries list` shows the status of each instance."),
     Reason.NO_CONTEXT: (Group.DELIVERY, "Allow the SOP class at the destination."),

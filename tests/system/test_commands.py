@@ -94,7 +94,7 @@ def test_echo_and_send_talk_to_a_peer(done: tuple[RunningNode, Archive, str], se
     assert echoed.returncode == 0
     assert "0x0000" in echoed.stdout
 
-    sent = command(node, "send", series[0].parent, "archive")
+    sent = command(node, "send", series[0].parent, "--to", "archive")
     assert sent.returncode == 0, sent.stderr
     assert f"{len(series)} of {len(series)} instances stored." in sent.stdout
     assert len(archive.series()) == 2
