@@ -32,7 +32,8 @@ class Pace:
 
     def message_s(self, size: int, floor_s: float) -> float:
         """Seconds that sending `size` bytes may take, at least `floor_s`."""
-        slowest = min(SLOWEST_LINK, (self.bytes_per_s or SLOWEST_LINK) / _PATIENCE)
+        measured = SLOWEST_LINK if self.bytes_per_s is None else self.bytes_per_s / _PATIENCE
+        slowest = min(SLOWEST_LINK, measured)
         return min(max(floor_s, size / slowest), max(_LONGEST_S, floor_s))
 
     def answer_limit_s(self, size: int, floor_s: float) -> float:

@@ -6,11 +6,15 @@ own (SO_SNDTIMEO, SO_RCVTIMEO), so that no call polls; TLS goes through its libr
 
 from __future__ import annotations
 
+import array
+import fcntl
 import socket
 import ssl
 import struct
+import termios
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -123,17 +127,21 @@ class StoreChannel:
 
     def _gather(self, slices: list[bytes | memoryview], deadline: float) -> None:
         """One gathered call, and what is left of it when the peer reads slowly."""
-        heard = time.monotonic()
+        heard, held = time.monotonic(), -1
         while slices:
             try:
                 sent = self._raw.sendmsg(slices)
             except BlockingIOError:
                 sent = 0
-            now = time.monotonic()
-            if sent:
+            slices = _rest(slices, sent)
+            if not slices:
+                return
+            # The kernel asks for more only when a good part of its buffer is free: the peer may well be reading.
+            now, before = time.monotonic(), held
+            held = _held_by_kernel(self._raw)
+            if sent or held != before:
                 heard = now
-                slices = _rest(slices, sent)
-            if slices and (now >= deadline or now - heard >= self._silence_s):
+            if now >= deadline or now - heard >= self._silence_s:
                 raise TimeoutError
 
     def _send_over_tls(self, slices: list[bytes | memoryview], deadline: float) -> None:
@@ -199,6 +207,14 @@ def _rest(slices: list[bytes | memoryview], sent: int) -> list[bytes | memoryvie
             return [memoryview(part)[sent:], *slices[number + 1 :]]
         sent -= len(part)
     return []
+
+
+def _held_by_kernel(raw: socket.socket) -> int:
+    """Bytes that were sent and are not acknowledged yet; 0 where the system does not tell."""
+    count = array.array("i", [0])
+    with suppress(OSError):
+        fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, count, True)
+    return count[0]
 
 
 def _cause(exc: OSError) -> str:
