@@ -94,13 +94,12 @@ class RoleProcess:
             self._process.stdin.close()
 
     def stop(self) -> int:
-        """Ask it to end as the supervisor would."""
+        """Ask it to end as the supervisor would; the exit status."""
         self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return -signal.SIGKILL
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(60)
+        self.kill()
+        return self._process.returncode
 
     def signal(self, number: int) -> None:
         """Send any other signal."""
@@ -160,6 +159,7 @@ class World:
         """Start what does not run; a receiver counts as started when it answers."""
         for role in roles:
             if role not in self.roles or not self.roles[role].alive:
+                self.kill(role)
                 self.roles[role] = RoleProcess(role, self.config, self.log)
         if Role.RECEIVER in roles:
             self.wait_for(self.answers, "the receiver's answer")
