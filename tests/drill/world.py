@@ -29,6 +29,7 @@ from dicom_node.pipeline.stages import data_set_digest
 from engine.phantom import head_phantom, noisy_ct
 from storage.errors import NotFoundError
 from storage.store import Store
+from tests.drill.proxy import Proxy
 
 CANARY = "CANARYNAME^CANARYGIVEN"
 CANARY_ID = "CANARYID7731"
@@ -40,10 +41,14 @@ node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}, drain: 5 s}}
 storage:
   directory: {directory}
 {database}  watermarks: {{soft: 99 %, hard: 100 %, reserve: 1 MB}}
-completion: {{quiet_period: 1 s, quiet_period_by_modality: {{CT: 1 s}}, interrupted_factor: 10}}
+completion:
+  quiet_period: 1 s
+  quiet_period_by_modality: {{CT: 1 s}}
+  interrupted_factor: {interrupted_factor}
 enhancement: {{enhancer: classical, lease: 3 s, attempts: 3}}
 delivery: {{backoff_first: 500 ms, backoff_longest: 1 s}}
 receiving: {{processes: 1}}
+api: {{enabled: false}}
 peers:
   - {{name: archive, ae_title: ARCHIVE, host: 127.0.0.1, port: {archive_port}}}
 routes:
@@ -122,19 +127,24 @@ class World:
         slices: int = 30,
         side: int = 64,
         database_url: str | None = None,
-        archive_port: int | None = None,
+        storage: Path | None = None,
+        interrupted_factor: int = 10,
+        proxied: bool = False,
     ) -> None:
+        """`storage`: where the node keeps its files. `proxied`: the node reaches the archive by `to_archive`."""
         self.folder = folder
         self.archive_port = free_port()
+        self.to_archive = Proxy(self.archive_port) if proxied else None
         self._templates = self._make_templates(slices, side)
         database = f'  database_url: "{database_url}"\n' if database_url else ""
         self.config = folder / "node.yaml"
         self.config.write_text(
             _CONFIG.format(
                 port=free_port(),
-                directory=folder / "node-data",
+                directory=storage or folder / "node-data",
                 database=database,
-                archive_port=archive_port or self.archive_port,
+                interrupted_factor=interrupted_factor,
+                archive_port=self.to_archive.port if self.to_archive else self.archive_port,
             )
         )
         self.settings: Settings = load_settings(self.config)
@@ -152,6 +162,8 @@ class World:
     def __exit__(self, *_exc: object) -> None:
         self.kill(*ROLES)
         self.close_archive()
+        if self.to_archive is not None:
+            self.to_archive.close()
 
     # --- processes
 
