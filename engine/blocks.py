@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import fft
+from torch import Tensor
 
 Array = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
@@ -44,6 +46,38 @@ class BlockTransform:
         """Turn rows of 256 bands into rows of 256 voxels, times the window."""
         planes = np.matmul(self._inverse_slices, bands.reshape(-1, BLOCK[0], _PLANE))
         return _multiply(planes.reshape(-1, _PLANE), self._inverse_plane).reshape(-1, BLOCK_SIZE)
+
+
+class BlockTensors:
+    """The same transform of the blocks that tile a tensor, on its device."""
+
+    def __init__(self, device: torch.device) -> None:
+        z, y, x = (fft.dct(np.eye(n), norm="ortho", axis=0) for n in BLOCK)
+        self._slices = torch.from_numpy(z.astype(np.float32)).to(device)
+        self._plane = torch.from_numpy(np.ascontiguousarray(np.kron(y, x).T, np.float32)).to(device)
+
+    def coefficients(self, volume: Tensor) -> Tensor:
+        """Return (slabs, rows, columns, 256): `block_coefficients` of a (Z, Y, X) tensor."""
+        blocks = self._cut(volume)
+        planes = blocks.reshape(*blocks.shape[:3], BLOCK[0], _PLANE) @ self._plane
+        return (self._slices @ planes).flatten(3)
+
+    @classmethod
+    def whole(cls, mask: Tensor) -> Tensor:
+        """Return (slabs, rows, columns): `whole_blocks` of a (Z, Y, X) tensor."""
+        return cls._cut(mask).flatten(3).all(dim=3)
+
+    @staticmethod
+    def _cut(volume: Tensor) -> Tensor:
+        """Blocks (slabs, rows, columns, 4, 8, 8); a side shorter than a block is mirrored."""
+        for axis, block in enumerate(BLOCK):
+            n = volume.shape[axis]
+            if n < block:
+                index = torch.arange(block, device=volume.device) % (2 * n)
+                volume = volume.index_select(axis, torch.where(index < n, index, 2 * n - 1 - index))
+        z, y, x = (n // block for n, block in zip(volume.shape, BLOCK, strict=True))
+        cut = volume[: z * BLOCK[0], : y * BLOCK[1], : x * BLOCK[2]]
+        return cut.reshape(z, BLOCK[0], y, BLOCK[1], x, BLOCK[2]).permute(0, 2, 4, 1, 3, 5)
 
 
 def _multiply(rows: Array, matrix: Array) -> Array:
@@ -102,10 +136,15 @@ def interpolate_nodes(nodes: Array, at: Sequence[NDArray[np.float64] | NDArray[n
     `at` holds one vector of indices per axis; the result has their lengths as its shape.
     """
     result = nodes
-    for axis, (positions, block) in enumerate(zip(at, BLOCK, strict=True)):
-        weights = _linear_weights(positions, nodes.shape[axis], block)
+    for axis, weights in enumerate(node_weights(nodes.shape, at)):
         result = np.moveaxis(np.tensordot(weights, result, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(result, np.float32)
+
+
+def node_weights(shape: Sequence[int], at: Sequence[NDArray[np.float64] | NDArray[np.intp]]) -> list[Array]:
+    """Return the weights (positions, nodes) of that interpolation along each axis of `shape` nodes."""
+    axes = zip(at, shape, BLOCK, strict=True)
+    return [_linear_weights(positions, count, block) for positions, count, block in axes]
 
 
 def _linear_weights(positions: NDArray[np.float64] | NDArray[np.intp], count: int, block: int) -> Array:

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.diffusion.network import NetworkShape, UNet
-from engine.diffusion.noise_estimate import NoiseRegressor
+from engine.diffusion.noise_reader import NoiseReader
 from engine.errors import BundleError
 
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
-LAYOUT = 1
+LAYOUT = 2
 """Version of the bundle layout this code reads and writes."""
 MAX_BYTES = 16 * 2**20
 BUNDLES = Path(__file__).with_name("bundles")
@@ -37,7 +37,7 @@ class ModelBundle:
     digest: str
     manifest: dict[str, Any]
     network: UNet
-    regressor: NoiseRegressor
+    reader: NoiseReader
 
 
 def load_bundle(folder: Path) -> ModelBundle:
@@ -56,21 +56,19 @@ def load_bundle(folder: Path) -> ModelBundle:
         raise BundleError(
             f"the weights of {folder.name} are damaged: digest {digest[:12]}... is not the manifest's"
         )
-    network, regressor = UNet(shape_from(manifest["architecture"])), NoiseRegressor()
+    network, reader = UNet(shape_from(manifest["architecture"])), NoiseReader()
     try:
         stored = load_file(path)
         network.load_state_dict(_under("network.", stored))
-        regressor.load_state_dict(_under("estimator.", stored))
+        reader.load_state_dict(_under("reader.", stored))
     except (SafetensorError, RuntimeError) as exc:
         raise BundleError(f"the weights of {folder.name} do not fit its architecture") from exc
     network = network.eval().requires_grad_(requires_grad=False)
-    regressor.eval().requires_grad_(requires_grad=False)
-    return ModelBundle(manifest["model_id"], manifest["version"], digest, manifest, network, regressor)
+    reader.eval().requires_grad_(requires_grad=False)
+    return ModelBundle(manifest["model_id"], manifest["version"], digest, manifest, network, reader)
 
 
-def write_bundle(
-    folder: Path, network: UNet, regressor: NoiseRegressor, facts: dict[str, Any]
-) -> dict[str, Any]:
+def write_bundle(folder: Path, network: UNet, reader: NoiseReader, facts: dict[str, Any]) -> dict[str, Any]:
     """Write weights and manifest; return the manifest.
 
     `facts` needs ``model_id`` and ``version``; everything else (data, split, metrics, licences) is kept
@@ -78,7 +76,7 @@ def write_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"network.{k}": _half(v) for k, v in network.state_dict().items()}
-    tensors |= {f"estimator.{k}": v.contiguous().float() for k, v in regressor.state_dict().items()}
+    tensors |= {f"reader.{k}": v.contiguous().float() for k, v in reader.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)
     content = (folder / WEIGHTS).read_bytes()

@@ -24,10 +24,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
-from engine.blocks import BLOCK, band_indices, block_coefficients, interpolate_nodes, whole_blocks
+from engine.blocks import BLOCK, BlockTensors, band_indices, interpolate_nodes, node_weights
+from engine.filters import box_mean, gaussian_blur, local_rank
+from engine.flat_places import calmest, haar_sigma, local_sd_mode
 from engine.volume import IntensityUnit, Volume
 
 Array = NDArray[np.float32]
@@ -37,9 +41,11 @@ _NORMAL_MEDIAN = 0.6745
 """Median of |x| of a standard normal x."""
 _FLAT_SHARE = 0.05
 """Share of the tissue blocks, the flattest, that the spectrum is measured on."""
-_CALM_SHARE = 0.2
-"""The same for the places of the two other estimators."""
-_FEWEST_PLACES = 100
+_EVIDENCE_SHARES = (_FLAT_SHARE, 0.25)
+_NORMAL_QUARTILE = 0.3186
+"""Lower quartile of |x| of a standard normal x."""
+_MOST_BLOCKS = 20_000
+"""Blocks of tissue that the spectrum and the evidence are taken from at the most, evenly spread."""
 _MOST_PLANES = 32
 """The two estimators that work in slices look at no more than these, evenly spread."""
 _HIGHEST_TYPICAL = 2.0
@@ -58,6 +64,8 @@ class NoiseEstimate:
     spectrum    variance of each band of the orthonormal 4 x 8 x 8 block cosine transform; its mean is
                 `sigma` squared. This is the colour of the noise.
     level       local standard deviation over `sigma`, one node per block, smooth, in [0, 1.5]
+    evidence    what tissue shows of each band, as standard deviations: by the median of the flattest 5 %
+                and 25 % of the blocks, and by the lower quartile of all. None without tissue.
     """
 
     sigma: float
@@ -65,11 +73,20 @@ class NoiseEstimate:
     spread: float
     spectrum: Array  # (256,)
     level: Array  # (slabs, rows, columns) of blocks
+    evidence: Array | None = None  # (3, 256)
 
     def local_sigma(self, shape: tuple[int, ...], first: int, last: int) -> Array:
         """Return the local standard deviation of slices `first` to `last` (exclusive) of that grid."""
         at = (np.arange(first, last), np.arange(shape[1]), np.arange(shape[2]))
         return np.float32(self.sigma) * interpolate_nodes(self.level, at)
+
+    def local_deviation(self, shape: tuple[int, ...], first: int, last: int, device: torch.device) -> Tensor:
+        """Return the same as a tensor on a device."""
+        at = (np.arange(first, last), np.arange(shape[1]), np.arange(shape[2]))
+        z, y, x = (torch.from_numpy(w).to(device) for w in node_weights(self.level.shape, at))
+        nodes = torch.from_numpy(self.level).to(device)
+        slices = (z @ nodes.flatten(1)).unflatten(1, nodes.shape[1:])  # (slices, block rows, block columns)
+        return self.sigma * (y @ slices @ x.T)
 
     def low_pass_sd(self, width: float) -> float:
         """Return the sd that noise keeps after a Gaussian low-pass of `width` voxels along each axis.
@@ -79,56 +96,85 @@ class NoiseEstimate:
         return float(np.sqrt(max(float(self.spectrum[0]), 0.0) / (2.0 * np.sqrt(np.pi) * width) ** 3))
 
 
-def estimate_noise(volume: Volume) -> NoiseEstimate:
-    """Measure the noise of a volume; deterministic, below two seconds for 64 x 512 x 512 on two cores.
+def estimate_noise(volume: Volume, device: torch.device | str = "cpu") -> NoiseEstimate:
+    """Measure the noise of a volume on a device; deterministic.
 
     Padding is never looked at. A volume without tissue counts as free of noise (sigma 0).
     """
-    volume = _without_padding(volume)
-    tissue = find_tissue(volume)
-    spectrum, level = _measure_bands(volume, tissue)
-    if not spectrum.any() and not tissue.any():
+    return measure_noise(*on_device(volume, device), volume.unit, volume.spacing_mm)
+
+
+def measure_noise(
+    scan: Tensor, valid: Tensor | None, unit: IntensityUnit, spacing_mm: tuple[float, float, float]
+) -> NoiseEstimate:
+    """Do the same for tensors as `on_device` returns them."""
+    tissue = _tissue(scan, valid, unit)
+    spectrum, level, evidence = _measure_bands(scan, valid, tissue, spacing_mm)
+    if not spectrum.any() and not bool(tissue.any()):
         return NoiseEstimate(0.0, {}, 1.0, spectrum, level)
     planes = slice(None, None, -(-tissue.shape[0] // _MOST_PLANES))
-    array, tissue = volume.array[planes], tissue[planes]
+    scan, tissue = scan[planes], tissue[planes]
     methods = {"dct_bands": float(np.sqrt(spectrum.mean()))}
-    if tissue.any():
-        methods["haar_bands"] = _haar_sigma(array, tissue)
-        if volume.unit is IntensityUnit.HU:
-            methods["local_sd_mode"] = _local_sd_mode(array, tissue)
-    return _fuse(methods, spectrum, level)
+    if bool(tissue.any()):
+        methods["haar_bands"] = haar_sigma(scan, tissue)
+        if unit is IntensityUnit.HU:
+            methods["local_sd_mode"] = local_sd_mode(scan, tissue)
+    return _fuse(methods, spectrum, level, evidence)
 
 
-def _measure_bands(volume: Volume, tissue: Mask) -> tuple[Array, Array]:
-    """Return the noise spectrum in tissue, and the local level relative to it."""
-    coefficients = block_coefficients(volume.array)  # (slabs, rows, columns, 256)
-    places = whole_blocks(tissue)
-    if not places.any():
-        return np.zeros(coefficients.shape[-1], np.float32), np.zeros(coefficients.shape[:3], np.float32)
-    spectrum = _hold_low_bands(_flat_spectrum(coefficients, places), volume.spacing_mm)
-    measured = np.ones_like(places) if volume.valid is None else whole_blocks(volume.valid)
-    level = _local_level(coefficients, spectrum, measured)
-    typical = np.minimum(np.float32(np.median(level[places])), np.float32(_HIGHEST_TYPICAL))
-    level = np.minimum(level / max(typical, np.float32(1e-6)), np.float32(_HIGHEST_LEVEL))
-    return spectrum * typical**2, level
-
-
-def find_tissue(volume: Volume) -> Mask:
+def find_tissue(volume: Volume, device: torch.device | str = "cpu") -> Mask:
     """Mark the voxels that noise is measured on: soft tissue in CT, signal in MR, no padding."""
-    smooth = ndimage.uniform_filter(_without_padding(volume).array, (1, 5, 5))
-    if volume.unit is IntensityUnit.HU:
+    found: Mask = _tissue(*on_device(volume, device), volume.unit).cpu().numpy()
+    return found
+
+
+def on_device(volume: Volume, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    """The voxels and the mask of those that are no padding.
+
+    Zero stands where padding was, so that its value has no influence, not even on the rounding of a sum.
+    """
+    scan = torch.from_numpy(np.ascontiguousarray(volume.array, np.float32)).to(device)
+    if volume.valid is None:
+        return scan, None
+    valid = torch.from_numpy(volume.valid).to(device)
+    return torch.where(valid, scan, torch.zeros((), device=scan.device)), valid
+
+
+def _tissue(scan: Tensor, valid: Tensor | None, unit: IntensityUnit) -> Tensor:
+    """Mark the tissue of (Z, Y, X)."""
+    smooth = box_mean(scan, 5)
+    if unit is IntensityUnit.HU:
         tissue = (smooth > -200.0) & (smooth < 300.0)
     else:
-        measured = smooth.ravel() if volume.valid is None else smooth[volume.valid]
-        tissue = smooth > _signal_threshold(measured[:: max(1, measured.size // 500_000)])
-    return tissue if volume.valid is None else tissue & volume.valid
+        measured = smooth.flatten() if valid is None else smooth[valid]
+        tissue = smooth > _signal_threshold(measured[:: max(1, measured.numel() // 500_000)].cpu().numpy())
+    return tissue if valid is None else tissue & valid
 
 
-def _without_padding(volume: Volume) -> Volume:
-    """Put zero where padding was, so that its value has no influence, not even on the rounding of a sum."""
-    if volume.valid is None:
-        return volume
-    return volume.with_array(np.where(volume.valid, volume.array, np.float32(0)))
+def _measure_bands(
+    scan: Tensor, valid: Tensor | None, tissue: Tensor, spacing_mm: tuple[float, float, float]
+) -> tuple[Array, Array, Array | None]:
+    """Return the noise spectrum in tissue, the local level relative to it, and the evidence."""
+    bands = BlockTensors(scan.device).coefficients(scan)  # (slabs, rows, columns, 256)
+    places = BlockTensors.whole(tissue)
+    if not bool(places.any()):
+        return np.zeros(bands.shape[-1], np.float32), np.zeros(bands.shape[:3], np.float32), None
+    where = places.flatten().nonzero()[:, 0]
+    where = where[:: -(-len(where) // _MOST_BLOCKS)]
+    blocks = bands.flatten(0, 2)[where].cpu().numpy()
+    spectrum = _hold_low_bands(_flat_power(blocks, _FLAT_SHARE), spacing_mm)
+    measured = None if valid is None else BlockTensors.whole(valid)
+    level = _local_level(bands, spectrum, measured)
+    typical = min(float(level[places].median()), _HIGHEST_TYPICAL)
+    level = (level / max(typical, 1e-6)).clamp(max=_HIGHEST_LEVEL)
+    return spectrum * np.float32(typical) ** 2, level.cpu().numpy(), _evidence(blocks)
+
+
+def _evidence(blocks: Array) -> Array:
+    """Standard deviation of each band (3, 256) as seen in `NoiseEstimate.evidence`; `blocks`: (N, 256)."""
+    rows = [np.sqrt(_flat_power(blocks, share)) for share in _EVIDENCE_SHARES]
+    quartile = np.quantile(np.abs(blocks), 0.25, axis=0) / _NORMAL_QUARTILE
+    return np.stack([*rows, quartile]).astype(np.float32)
 
 
 def _signal_threshold(intensities: Array) -> float:
@@ -143,27 +189,26 @@ def _signal_threshold(intensities: Array) -> float:
     return max(0.15 * bright, 0.8 * float(centres[np.argmax(separation)]), 1e-6)
 
 
-def _fuse(methods: dict[str, float], spectrum: Array, level: Array) -> NoiseEstimate:
+def _fuse(methods: dict[str, float], spectrum: Array, level: Array, evidence: Array | None) -> NoiseEstimate:
     """Take the median of the estimators (the lower of two) and scale the spectrum to it."""
     ordered = sorted(methods.values())
     sigma = ordered[(len(ordered) - 1) // 2]
     spread = ordered[-1] / ordered[0] if ordered[0] > 0 else (1.0 if ordered[-1] == 0 else float("inf"))
     power = float(spectrum.mean())
     scaled = spectrum * np.float32(sigma**2 / power) if power > 0 else spectrum
-    return NoiseEstimate(float(sigma), methods, float(spread), scaled, level)
+    return NoiseEstimate(float(sigma), methods, float(spread), scaled, level, evidence)
 
 
-def _flat_spectrum(coefficients: Array, tissue: Mask) -> Array:
-    """Variance of each band over the flattest tissue blocks; bands of one parity choose for the other."""
+def _flat_power(blocks: Array, share: float) -> Array:
+    """Variance of each band over the flattest of blocks (N, 256); bands of one parity choose for the other."""
     kz, ky, kx = band_indices()
     odd = (kz + ky + kx) % 2 == 1
     anatomy = (kz < 3) & (ky < 4) & (kx < 4)
     anatomy[0] = False
-    blocks = coefficients[tissue]
     power = np.zeros(odd.size, np.float32)
     for judged in (odd, ~odd):
         structure = np.square(blocks[:, anatomy & ~judged]).sum(axis=1)
-        flat = blocks[_calmest(structure, share=_FLAT_SHARE)][:, judged]
+        flat = blocks[calmest(structure, share=share)][:, judged]
         power[judged] = np.square(np.median(np.abs(flat), axis=0) / np.float32(_NORMAL_MEDIAN))
     power[0] = min(power[1], power[BLOCK[2]])  # the mean of a block says nothing about noise
     return power
@@ -177,94 +222,31 @@ def _hold_low_bands(power: Array, spacing_mm: tuple[float, float, float]) -> Arr
     return np.where(frequency < 0.3, np.minimum(power, ceiling), power).astype(np.float32)
 
 
-def _calmest(scores: Array, *, share: float) -> Mask:
-    """Mark the `share` of places with the lowest score, but not fewer than a minimum."""
-    wanted = min(scores.size, max(_FEWEST_PLACES, int(share * scores.size)))
-    return np.asarray(scores <= np.partition(scores, wanted - 1)[wanted - 1])
-
-
-def _local_level(coefficients: Array, spectrum: Array, measured: Mask) -> Array:
+def _local_level(bands: Tensor, spectrum: Array, measured: Tensor | None) -> Tensor:
     """Local sd relative to the spectrum, from the bands where noise outweighs anatomy."""
     kz, ky, kx = band_indices()
     frequency = np.hypot(np.hypot(kz / BLOCK[0], ky / BLOCK[1]), kx / BLOCK[2])
     loud = spectrum > 0.05 * spectrum[1:].mean()
     if not loud.any():
-        return np.zeros(coefficients.shape[:3], np.float32)
-    bands = loud & (frequency >= np.median(frequency[loud]))
-    relative = np.abs(coefficients[..., bands]) / np.sqrt(spectrum[bands])
-    level = np.median(relative, axis=-1) / np.float32(_NORMAL_MEDIAN)
-    if not measured.all():
-        nearest = ndimage.distance_transform_edt(~measured, return_distances=False, return_indices=True)
-        level = level[tuple(nearest)]
-    level = ndimage.percentile_filter(level, 15, (3, 5, 5), mode="nearest")
-    level = ndimage.gaussian_filter(level, 1.0, mode="nearest")
+        return torch.zeros(bands.shape[:3], device=bands.device)
+    chosen = np.flatnonzero(loud & (frequency >= np.median(frequency[loud])))
+    scale = torch.from_numpy(1.0 / (np.sqrt(spectrum[chosen]) * np.float32(_NORMAL_MEDIAN))).to(bands)
+    index = torch.from_numpy(chosen).to(bands.device)
+    slabs = [(slab[..., index].abs() * scale).median(dim=-1).values for slab in bands]
+    level = torch.stack(slabs)
+    if measured is not None and not bool(measured.all()):
+        level = _from_nearest(level, measured)
+    level = gaussian_blur(local_rank(level, (3, 5, 5), 0.15), 1.0)
     # Each block's median of n bands scatters by 1.17 / sqrt(n); its 15th percentile lies 1.04 of that below 1.
-    return np.asarray(level / max(0.5, 1 - 1.04 * 1.17 / np.sqrt(bands.sum())), np.float32)
+    return level / max(0.5, 1 - 1.04 * 1.17 / np.sqrt(len(chosen)))
 
 
-def _calmest_within(places: Mask, score: Array) -> Mask:
-    """Mark the places with the lowest score."""
-    chosen = np.zeros_like(places)
-    chosen[places] = _calmest(score[places], share=_CALM_SHARE)
-    return chosen
-
-
-def _haar_sigma(array: Array, tissue: Mask) -> float:
-    """Total sd from the sub-band medians of a 2D Haar pyramid; level 3 stands for what lies below it."""
-    total, previous, share = 0.0, np.inf, 1.0
-    for step in range(3):
-        details, array, tissue = _haar_step(array, tissue)
-        if not tissue.any():
-            break
-        variance = _band_variance(details, tissue)
-        if step == 2:
-            variance = min(variance, previous)
-        share /= 4
-        total += 3 * share * variance
-        previous = variance
-    return float(np.sqrt(total + share * previous)) if np.isfinite(previous) else 0.0
-
-
-def _haar_step(array: Array, tissue: Mask) -> tuple[list[Array], Array, Mask]:
-    """Split slices into three orthonormal detail bands and an approximation of half the size."""
-    rows, columns = array.shape[1] // 2 * 2, array.shape[2] // 2 * 2
-    corners = [array[:, i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1)]
-    inside = [tissue[:, i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1)]
-    a, b, c, d = corners
-    half = np.float32(0.5)
-    details = [(a - b + c - d) * half, (a + b - c - d) * half, (a - b - c + d) * half]
-    return details, (a + b + c + d) * half, np.logical_and.reduce(inside)
-
-
-def _band_variance(details: list[Array], tissue: Mask) -> float:
-    """Mean variance of three detail bands, from medians where the ring around a place is calm."""
-    energy = np.where(tissue, sum(np.square(detail) for detail in details), np.float32(0))
-    outer = ndimage.uniform_filter(energy, (1, 5, 5), mode="constant") * 25
-    inner = ndimage.uniform_filter(energy, (1, 3, 3), mode="constant") * 9
-    whole = ndimage.minimum_filter(tissue, (1, 5, 5), mode="constant")
-    chosen = _calmest_within(whole if whole.any() else tissue, outer - inner)
-    medians = [float(np.median(np.abs(detail[chosen]))) / _NORMAL_MEDIAN for detail in details]
-    return float(np.mean(np.square(medians)))
-
-
-def _window_variance(array: Array, side: int) -> Array:
-    """Unbiased variance of the square window around each voxel of a slice."""
-    window = (1, side, side)
-    mean = ndimage.uniform_filter(array, window)
-    square = ndimage.uniform_filter(np.square(array), window)
-    return np.asarray((square - np.square(mean)) * (side**2 / (side**2 - 1)), np.float32)
-
-
-def _local_sd_mode(array: Array, tissue: Mask) -> float:
-    """Most frequent sd of 9 x 9 windows that lie in tissue, from a smoothed histogram of its logarithm."""
-    centred = array - np.float32(np.mean(array[tissue], dtype=np.float64))
-    variance = _window_variance(centred, 9)
-    around = _window_variance(centred, 17)
-    inside = ndimage.minimum_filter(tissue, (1, 17, 17), mode="constant")
-    variance = variance[_calmest_within(inside if inside.any() else tissue, around)]
-    variance = variance[variance > 1e-6]
-    if variance.size == 0:
-        return 0.0
-    counts, edges = np.histogram(0.5 * np.log(variance), bins=np.arange(-7.0, 9.0, 0.02))
-    peak = int(np.argmax(ndimage.gaussian_filter1d(counts.astype(np.float64), 4.0)))
-    return float(np.exp((edges[peak] + edges[peak + 1]) / 2))
+def _from_nearest(level: Tensor, measured: Tensor) -> Tensor:
+    """Give blocks with padding the level of the nearest block without."""
+    if not bool(measured.any()):
+        return level
+    nearest = ndimage.distance_transform_edt(
+        ~measured.cpu().numpy(), return_distances=False, return_indices=True
+    )
+    z, y, x = (torch.from_numpy(axis).long().to(level.device) for axis in nearest)
+    return level[z, y, x]

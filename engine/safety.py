@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import ive
+from torch import Tensor
 
 from engine.noise import NoiseEstimate
 from engine.volume import IntensityUnit, Volume
@@ -15,18 +17,18 @@ RESIDUAL_LIMIT = 3.0
 """No voxel changes by more than this many local standard deviations of the noise."""
 _RICIAN_REACH = 30.0
 """Beyond this many deviations the bias, sigma^2 / (2 A), counts as none."""
+_SLAB = 16
+"""Slices settled at a time: bounds the memory."""
 _UNTOUCHED = 2.0
 """Changes up to this many standard deviations pass as they are."""
 
 
-def saturate(change: Array, sigma: Array) -> Array:
+def saturate(change: Tensor, sigma: Tensor) -> Tensor:
     """Bound a change smoothly: unaltered up to 2 sigma, approaching 3 sigma, never beyond. Odd in `change`."""
-    size = np.abs(change)
-    free = np.float32(_UNTOUCHED) * sigma
-    room = np.float32(RESIDUAL_LIMIT - _UNTOUCHED) * sigma
-    excess = np.maximum(size - free, 0)
-    eased = room * np.tanh(excess / np.maximum(room, np.float32(1e-20)))
-    return np.asarray(np.copysign(np.minimum(size, free + eased), change), np.float32)
+    size = change.abs()
+    free, room = _UNTOUCHED * sigma, (RESIDUAL_LIMIT - _UNTOUCHED) * sigma
+    eased = room * torch.tanh((size - free).clamp_min(0.0) / room.clamp_min(1e-20))
+    return torch.minimum(size, free + eased).copysign(change)
 
 
 def tolerance(volume: Volume) -> float:
@@ -59,14 +61,25 @@ def settle(volume: Volume, proposal: Array, noise: NoiseEstimate, *, strength: f
     deviations and scaled by `strength`, no intensity leaves the range that was measured, and padding comes
     back bit by bit.
     """
-    source = volume.array
-    measured = source if volume.valid is None else source[volume.valid]
-    lowest, highest = (measured.min(), measured.max()) if measured.size else (0.0, 0.0)
-    settled = np.empty_like(source)
-    for index, before in enumerate(source):
-        sigma = noise.local_sigma(source.shape, index, index + 1)[0]
-        change = saturate(proposal[index] - before, sigma)
-        settled[index] = np.clip(before + np.float32(strength) * change, lowest, highest)
-    if volume.valid is not None:
-        np.copyto(settled, source, where=~volume.valid)
-    return settled
+    scan = torch.from_numpy(np.ascontiguousarray(volume.array))
+    valid = None if volume.valid is None else torch.from_numpy(volume.valid)
+    settled = settle_tensor(
+        scan, valid, torch.from_numpy(np.ascontiguousarray(proposal)), noise, strength=strength
+    )
+    result: Array = settled.numpy()
+    return result
+
+
+def settle_tensor(
+    scan: Tensor, valid: Tensor | None, proposal: Tensor, noise: NoiseEstimate, *, strength: float = 1.0
+) -> Tensor:
+    """Do the same for tensors (Z, Y, X) on one device."""
+    measured = scan if valid is None else scan[valid]
+    lowest, highest = (float(v) for v in measured.aminmax()) if measured.numel() else (0.0, 0.0)
+    settled = torch.empty_like(scan)
+    for first in range(0, scan.shape[0], _SLAB):
+        cut = slice(first, min(first + _SLAB, scan.shape[0]))
+        sigma = noise.local_deviation(tuple(scan.shape), first, cut.stop, scan.device)
+        change = saturate(proposal[cut] - scan[cut], sigma)
+        settled[cut] = (scan[cut] + strength * change).clamp(lowest, highest)
+    return settled if valid is None else torch.where(valid, settled, scan)

@@ -101,11 +101,11 @@ def run_tiled(
         before_tile(number / len(blocks))
         cut = tuple(slice(s.start, s.stop) for s in spans)
         results = evaluate([x[cut] for x in inputs])
-        sums = sums or [torch.zeros(shape) for _ in results]
-        z, y, x = (s.weight for s in spans)
+        sums = sums or [torch.zeros(shape, device=inputs[0].device) for _ in results]
+        z, y, x = (s.weight.to(inputs[0].device) for s in spans)
         weight = z[:, None, None] * y[None, :, None] * x[None, None, :]
         for total, result in zip(sums, results, strict=True):
-            total[cut] += result.cpu() * weight
+            total[cut] += result * weight
     return sums
 
 

@@ -50,16 +50,21 @@ def colour_groups(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack(pooled, dim=1)
 
 
+def haar_power(noise: Tensor) -> Tensor:
+    """Return the mean power of noise (N, 1, Z, Y, X) in every group of the descriptor, (N, COLOUR_SIZE)."""
+    first = haar_split(noise)
+    second = haar_split(first[:, :1])
+    dims = (2, 3, 4)
+    return colour_groups(first.square().mean(dims), second.square().mean(dims))
+
+
 def noise_colour(noise: Tensor, reference: Tensor | None = None) -> Tensor:
     """Return the colour descriptor (N, COLOUR_SIZE) of pure noise (N, 1, Z, Y, X).
 
     Sizes are multiples of 4. `reference` (N,) is the total noise to compare with; without it the noise's
     own RMS. Pure white noise gives zeros.
     """
-    first = haar_split(noise)
-    second = haar_split(first[:, :1])
-    dims = (2, 3, 4)
-    power = colour_groups(first.square().mean(dims), second.square().mean(dims))
+    power = haar_power(noise)
     total = noise.square().mean((1, 2, 3, 4)) if reference is None else reference.square()
     ratio = 0.5 * torch.log(power.clamp_min(1e-12) / total.clamp_min(1e-12)[:, None])
     if ratio.shape[1] != COLOUR_SIZE:

@@ -16,7 +16,7 @@ from engine.diffusion.conditioning import Condition
 from engine.diffusion.guards import bound_residual, keep_low_frequencies, near_clean_share, rician_bias
 from engine.diffusion.intensity import ModelUnits, model_units
 from engine.diffusion.network import as_channels_last
-from engine.diffusion.noise_estimate import NoiseEstimate, bounded_by, estimate_noise
+from engine.diffusion.noise_reader import NoiseReading, read_noise, refined
 from engine.diffusion.noise_schedule import descending_sigmas, nearest_timestep, time_of_sigma
 from engine.diffusion.options import DiffusionOptions, read_options
 from engine.diffusion.pilot import pilot_of_volume
@@ -34,8 +34,8 @@ from engine.enhancer import (
 )
 from engine.errors import OutOfRangeError
 from engine.noise import NoiseEstimate as MeasuredNoise
-from engine.noise import estimate_noise as measure_noise
-from engine.safety import settle
+from engine.noise import measure_noise, on_device
+from engine.safety import settle_tensor
 from engine.volume import IntensityUnit, Volume
 
 _NOISELESS = 0.002
@@ -43,6 +43,8 @@ _NOISELESS = 0.002
 _TOO_NOISY = 1.2
 """Model units (300 HU): beyond the training range."""
 _CT_PADDING_FILL = -4.0
+_VOLUMES_KEPT = 8
+"""fp32 volumes that one run holds at most beside the tiles."""
 _PROBE_SHAPE = (1, 1, 16, 32, 32)
 
 
@@ -52,7 +54,7 @@ class DenoisedVolume:
 
     array: Tensor
     deviation: Tensor
-    estimate: NoiseEstimate
+    reading: NoiseReading
     facts: dict[str, str | int | float | bool]
 
 
@@ -68,7 +70,7 @@ class DiffusionEnhancer:
         chosen = compute or choose_device()
         self._bundle = bundle
         network = as_channels_last(bundle.network.to(chosen.device))
-        self._network, self._regressor = network, bundle.regressor
+        self._network, self._reader = network, bundle.reader
         self._compute, self._self_test = trusted_precision(chosen, self._probe(chosen.device))
         self._denoiser = Denoiser(network, self._compute.precision)
 
@@ -100,67 +102,79 @@ class DiffusionEnhancer:
         start = time.perf_counter()
         units = model_units(volume.array, volume.unit, volume.valid)
         progress(0.0, "measuring noise")
-        measured = measure_noise(volume)
-        run = self.run(volume, units, measured, options, progress=progress, cancel=cancel or CancelToken())
+        home = self._home(volume.array.size)
+        scan, valid = on_device(volume, home)
+        measured = measure_noise(scan, valid, volume.unit, volume.spacing_mm)
+        reading = self._read(volume, units, measured)
+        measured = refined(measured, reading, units.scale)
+        y = self._model_state(scan, valid, units, volume.unit)
+        run = self.run(
+            volume, y, measured, reading, options, progress=progress, cancel=cancel or CancelToken()
+        )
         # The limits use the noise as measured from place to place: where the scan is quiet, little may change.
-        array = settle(volume, units.to_array(run.array.numpy()), measured)
-        result = volume.with_array(array)
-        left = measure_noise(result).sigma / measured.sigma if measured.sigma > 0 else 1.0
+        settled = settle_tensor(scan, valid, run.array * units.scale, measured)
+        left = measure_noise(settled, valid, volume.unit, volume.spacing_mm).sigma
+        array = settled.cpu().numpy()
+        if volume.valid is not None:
+            np.copyto(array, volume.array, where=~volume.valid)
         report = EnhancementReport(
-            noise_before=run.estimate.sigma * units.scale,
-            noise_after=run.estimate.sigma * units.scale * min(left, 1.0),
+            noise_before=reading.sigma * units.scale,
+            noise_after=min(left, reading.sigma * units.scale),
             parameters=run.facts,
             seconds=time.perf_counter() - start,
         )
-        uncertainty = run.deviation.numpy().astype(np.float32) * np.float32(units.scale)
-        if volume.valid is not None:
-            uncertainty = np.where(volume.valid, uncertainty, np.float32(0.0))
-        return EnhancementResult(result, report, uncertainty)
+        deviation = run.deviation * units.scale
+        if valid is not None:
+            deviation = torch.where(valid, deviation, torch.zeros((), device=home))
+        return EnhancementResult(volume.with_array(array), report, deviation.cpu().numpy())
+
+    def _home(self, voxels: int) -> torch.device:
+        """Where the volume's own tensors live: on the GPU when a third of its free memory holds them."""
+        needed = voxels * 4 * _VOLUMES_KEPT
+        on_gpu = self._compute.device.type == "cuda" and 3 * needed < self._compute.memory_bytes
+        return self._compute.device if on_gpu else torch.device("cpu")
 
     @torch.no_grad()
     def run(
         self,
         volume: Volume,
-        units: ModelUnits,
+        y: Tensor,
         measured: MeasuredNoise,
+        reading: NoiseReading,
         options: EnhanceOptions,
         *,
         progress: Progress,
         cancel: CancelToken,
     ) -> DenoisedVolume:
-        """Do everything in model units."""
+        """Do everything in model units; `y`: the scan (Z, Y, X), wherever it lives."""
         chosen = read_options(options)
         cancel.raise_if_cancelled()
-        y, spacing = self._model_array(volume, units), _spacing(volume)
-        valid = None if volume.valid is None else torch.from_numpy(volume.valid)
         is_ct = volume.unit is IntensityUnit.HU
-        estimate = estimate_noise(self._regressor, y, is_ct=is_ct, spacing=spacing, valid=valid)
-        estimate = bounded_by(estimate, measured.sigma / units.scale)
-        facts = self._facts(chosen, estimate)
-        if estimate.sigma < _NOISELESS or options.strength == 0:
-            return DenoisedVolume(y, torch.zeros_like(y), estimate, facts | {"untouched": True})
-        if estimate.sigma > _TOO_NOISY:
+        facts = self._facts(chosen, reading)
+        if reading.sigma < _NOISELESS or options.strength == 0:
+            return DenoisedVolume(y, torch.zeros_like(y), reading, facts | {"untouched": True})
+        if reading.sigma > _TOO_NOISY:
             raise OutOfRangeError("NOISE_TOO_HIGH", "the noise is beyond what the model was trained on")
         condition = Condition(
-            noise=torch.tensor([estimate.sigma]),
-            colour=estimate.colour,
+            noise=torch.tensor([reading.sigma]),
+            colour=reading.colour,
             is_ct=torch.tensor([float(is_ct)]),
-            spacing=spacing,
+            spacing=_spacing(volume),
         )
         denoise = VolumeDenoiser(
             self._denoiser,
             self._compute,
-            self._pilot(y, measured, estimate.sigma, progress, cancel),
+            self._pilot(y, measured, reading, progress, cancel),
             condition,
             progress=progress,
             cancel=cancel,
             expected=chosen.steps_total,
         )
-        mean, deviation = _descend(denoise, y, estimate.sigma, chosen, options.seed)
-        residual, saturated = bound_residual(y - mean, estimate.sigma)
-        bias = None if is_ct else rician_bias(mean, estimate.sigma)
-        residual, taken_back = keep_low_frequencies(residual, estimate.sigma, estimate.colour, bias)
-        strength = options.strength * near_clean_share(estimate.sigma)
+        mean, deviation = _descend(denoise, y, reading.sigma, chosen, options.seed)
+        residual, saturated = bound_residual(y - mean, reading.sigma)
+        bias = None if is_ct else rician_bias(mean, reading.sigma)
+        residual, taken_back = keep_low_frequencies(residual, reading.sigma, reading.colour, bias)
+        strength = options.strength * near_clean_share(reading.sigma)
         result = blend_strength(y - residual, y, strength)
         facts |= {
             "evaluations": denoise.evaluations,
@@ -170,40 +184,45 @@ class DiffusionEnhancer:
             "strength": round(strength, 4),
         }
         progress(1.0, "done")
-        return DenoisedVolume(result, deviation, estimate, facts)
+        return DenoisedVolume(result, deviation, reading, facts)
 
-    def _model_array(self, volume: Volume, units: ModelUnits) -> Tensor:
-        """The volume in model units, padding replaced by air."""
-        model = units.to_model(volume.array)
-        if volume.valid is not None:
-            fill = _CT_PADDING_FILL if volume.unit is IntensityUnit.HU else 0.0
-            model = np.where(volume.valid, model, np.float32(fill))
-        return torch.from_numpy(np.ascontiguousarray(model))
+    def _read(self, volume: Volume, units: ModelUnits, measured: MeasuredNoise) -> NoiseReading:
+        """What the model is told of the noise."""
+        is_ct = volume.unit is IntensityUnit.HU
+        return read_noise(self._reader, measured, units.scale, is_ct=is_ct, spacing=_spacing(volume))
+
+    @staticmethod
+    def _model_state(scan: Tensor, valid: Tensor | None, units: ModelUnits, unit: IntensityUnit) -> Tensor:
+        """The scan in model units, padding replaced by air."""
+        y = scan / units.scale
+        if valid is None or unit is not IntensityUnit.HU:
+            return y
+        return torch.where(valid, y, torch.full((), _CT_PADDING_FILL, device=y.device))
 
     def _pilot(
-        self, y: Tensor, measured: MeasuredNoise, sigma: float, progress: Progress, cancel: CancelToken
+        self,
+        y: Tensor,
+        measured: MeasuredNoise,
+        reading: NoiseReading,
+        progress: Progress,
+        cancel: CancelToken,
     ) -> Tensor:
-        """The pilot (Z, Y, X) in model units: the measured colour and local level, at the noise `sigma`."""
-        power = float(measured.spectrum.mean())
-        if power <= 0:
-            return y
-        spectrum = torch.from_numpy(measured.spectrum)[None] * (sigma**2 / power)
+        """The pilot (Z, Y, X) in model units, from the spectrum as read and the level as measured."""
         padded = pad_to_stride(y)
 
         def level(first: int, last: int) -> Tensor:
-            local = measured.local_sigma(tuple(padded.shape), first, last) / np.float32(measured.sigma)
-            return torch.from_numpy(local)
+            return measured.local_deviation(tuple(padded.shape), first, last, y.device) / measured.sigma
 
         def before_slab(fraction: float) -> None:
             cancel.raise_if_cancelled()
             progress(0.02 + 0.13 * fraction, "first estimate")
 
-        whole = pilot_of_volume(padded, spectrum, level, self._compute.device, before_slab=before_slab)
+        whole = pilot_of_volume(
+            padded, reading.spectrum[None], level, self._compute.device, before_slab=before_slab
+        )
         return whole[: y.shape[0], : y.shape[1], : y.shape[2]]
 
-    def _facts(
-        self, chosen: DiffusionOptions, estimate: NoiseEstimate
-    ) -> dict[str, str | int | float | bool]:
+    def _facts(self, chosen: DiffusionOptions, reading: NoiseReading) -> dict[str, str | int | float | bool]:
         """What the report says of every run."""
         return {
             "model": self._bundle.model_id,
@@ -211,11 +230,11 @@ class DiffusionEnhancer:
             "mode": chosen.mode,
             "steps": chosen.steps,
             "repeats": chosen.repeats,
-            "timestep": nearest_timestep(estimate.sigma),
-            "time": round(time_of_sigma(estimate.sigma), 3),
+            "timestep": nearest_timestep(reading.sigma),
+            "time": round(time_of_sigma(reading.sigma), 3),
             "device": self._compute.label,
             "self_test_rms": round(self._self_test, 5),
-            "noise_spread": round(estimate.spread, 3),
+            "noise_spread": round(reading.spread, 3),
         }
 
     def _probe(self, device: torch.device):  # type: ignore[no-untyped-def]
@@ -257,7 +276,7 @@ def _descend(
     generator = torch.Generator().manual_seed(seed)
 
     def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator)
+        return torch.randn(like.shape, generator=generator).to(like.device)
 
     mean, spread = sample_average(denoise, y, sigmas, normal, chosen.repeats)
     return mean, spread if chosen.repeats > 1 else denoise.first_deviation

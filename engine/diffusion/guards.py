@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.filters import gaussian_blur
+
 RESIDUAL_BOUND = 4.0
 """No voxel changes by more than this many local noise deviations."""
 _LINEAR_UNTIL = 3.0
@@ -53,7 +55,7 @@ def keep_low_frequencies(
     limit = _LOW_LIMIT * white * math.exp(max(0.0, float(colour[0, 5:].max())))
     limit *= math.sqrt(max(1.0, 8.0 / residual.shape[0]))
     upper = limit if bias is None else limit + gaussian_blur(bias, _LOW_PASS)
-    excess = smooth - torch.minimum(smooth.clamp_min(-limit), torch.as_tensor(upper))
+    excess = smooth - torch.minimum(smooth.clamp_min(-limit), torch.as_tensor(upper, device=residual.device))
     return residual - excess, float((excess != 0).float().mean())
 
 
@@ -72,19 +74,3 @@ def near_clean_share(sigma: float) -> float:
     """
     low, high = _NEAR_CLEAN
     return min(1.0, max(0.0, (sigma - low) / (high - low)))
-
-
-def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
-    """Separable Gaussian of `deviation` voxels on (Z, Y, X), edges replicated."""
-    out = x[None, None]
-    for axis in range(3):
-        radius = min(int(3 * deviation), x.shape[axis] - 1)
-        if radius < 1:
-            continue
-        offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-        kernel = torch.exp(-0.5 * (offsets / deviation) ** 2)
-        shape, pad = [1, 1, 1, 1, 1], [0] * 6
-        shape[axis + 2] = -1
-        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = radius
-        out = F.conv3d(F.pad(out, pad, mode="replicate"), (kernel / kernel.sum()).reshape(shape))
-    return out[0, 0]

@@ -53,7 +53,7 @@ class NetworkShape:
 
 SHAPES = {
     "small": NetworkShape(widths=(32, 32, 48, 64), encoder=(1, 1, 1, 1), decoder=(1, 1, 1)),
-    "base": NetworkShape(widths=(32, 64, 96, 128), encoder=(1, 2, 2, 2), decoder=(1, 2, 2)),
+    "base": NetworkShape(widths=(32, 64, 96, 128), encoder=(2, 2, 2, 2), decoder=(3, 2, 2)),
     "wide": NetworkShape(widths=(64, 96, 96, 128), encoder=(1, 2, 2, 2), decoder=(1, 2, 2)),
 }
 """Named sizes: `small` for tests and weak machines, `base` and `wide` for shipped weights."""
@@ -161,6 +161,8 @@ class UNet(nn.Module):
     def __init__(self, shape: NetworkShape, embedding: int = 256) -> None:
         super().__init__()
         self.shape = shape
+        self.exact_levels: frozenset[int] = frozenset()
+        """Levels computed in fp32 whatever autocast says (`engine.training.gradients`)."""
         w0, w1, w2, w3 = shape.widths
         self.embed = nn.Sequential(
             nn.Linear(CONDITION_SIZE, 128), nn.SiLU(), nn.Linear(128, embedding), nn.SiLU()
@@ -199,14 +201,14 @@ class UNet(nn.Module):
         h = self.stem(bands)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):
-            h = _run(blocks, h, embedding)
+            h = self._run(blocks, h, embedding, level)
             if level < 3:
                 skips.append(h)
                 h = self.downs[level](h)
         for attend in self.attention:
             h = attend(h)
         for level in (2, 1, 0):
-            h = _run(self.decoder[level], self.ups[level](h) + skips[level], embedding)
+            h = self._run(self.decoder[level], self.ups[level](h) + skips[level], embedding, level)
         h = F.silu(self.head_norm(h))
         out = self.head(h)
         noise = out[:, :BANDS].float()
@@ -216,6 +218,18 @@ class UNet(nn.Module):
             weighed = self.gate(h).float() * relative
             noise = noise - weighed[:, :BANDS] - weighed[:, BANDS:]
         return noise, out[:, BANDS:]
+
+    def _run(self, blocks: nn.Module, h: Tensor, embedding: Tensor, level: int) -> Tensor:
+        """Apply the residual blocks of a level one after the other."""
+        if level in self.exact_levels:
+            with torch.autocast(h.device.type, enabled=False):
+                h, embedding = h.float(), embedding.float()
+                for block in blocks.children():
+                    h = block(h, embedding)
+            return h
+        for block in blocks.children():
+            h = block(h, embedding)
+        return h
 
 
 def build_network(shape: NetworkShape, device: torch.device) -> UNet:
@@ -234,10 +248,3 @@ def as_channels_last(network: UNet) -> UNet:
 def _blocks(width: int, depth: int, embedding: int) -> nn.ModuleList:
     """Return `depth` residual blocks."""
     return nn.ModuleList(ResidualBlock(width, embedding) for _ in range(depth))
-
-
-def _run(blocks: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    """Apply residual blocks one after the other."""
-    for block in blocks.children():
-        h = block(h, embedding)
-    return h

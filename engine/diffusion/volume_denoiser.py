@@ -67,7 +67,8 @@ class VolumeDenoiser:
             state, pilot = (b[None, None].to(self._compute.device) for b in blocks)
             out = self._denoiser(state, pilot, level, self._condition)
             spread = c_out * torch.exp(0.5 * out.log_variance[0, 0])
-            return [out.mean[0, 0].cpu(), spread.cpu()]
+            home = blocks[0].device
+            return [out.mean[0, 0].to(home), spread.to(home)]
 
         mean, spread = run_tiled(
             [pad_to_stride(z), self._pilot], evaluate, self.tile, before_tile=self._report

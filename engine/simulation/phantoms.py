@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,19 @@ from engine.simulation.randomness import Draw
 Spacing = tuple[float, float, float]
 
 
-def _grid(size: tuple[int, int, int], spacing: Spacing, device: torch.device) -> list[Tensor]:
-    """Coordinates in mm of every axis, shaped to broadcast, origin at the corner."""
-    axes = []
-    for axis, (count, step) in enumerate(zip(size, spacing, strict=True)):
-        shape = [-1 if a == axis else 1 for a in range(3)]
-        axes.append((torch.arange(count, device=device, dtype=torch.float32) * step).reshape(shape))
-    return axes
+class Ellipsoid(NamedTuple):
+    """The coverage of an ellipsoid, given only where it is not negligible.
+
+    box     slices of the box around it, (slices, rows, columns)
+    cover   coverage in [0, 1] inside the box
+    """
+
+    box: tuple[slice, slice, slice]
+    cover: Tensor
+
+
+_FAINT = 4.0
+"""Half the logit at which coverage is negligible (3e-4)."""
 
 
 def _rotation(draw: Draw) -> list[list[float]]:
@@ -36,17 +43,27 @@ def _rotation(draw: Draw) -> list[list[float]]:
 
 def ellipsoid(
     size: tuple[int, int, int], spacing: Spacing, radii_mm: tuple[float, float, float], draw: Draw
-) -> Tensor:
-    """Return the coverage in [0, 1] of a randomly placed and turned ellipsoid; edges one voxel soft."""
-    axes = _grid(size, spacing, draw.device)
-    rel = [g - draw.uniform(0, n * s) for g, n, s in zip(axes, size, spacing, strict=True)]
+) -> Ellipsoid:
+    """Return a randomly placed and turned ellipsoid; edges one voxel soft."""
+    centre = [draw.uniform(0, n * s) for n, s in zip(size, spacing, strict=True)]
     rows = _rotation(draw)
-    distance = torch.zeros(size, device=draw.device)
-    for row, radius in zip(rows, radii_mm, strict=True):
-        along = row[0] * rel[0] + row[1] * rel[1] + row[2] * rel[2]
-        distance = distance + (along / radius) ** 2
     softness = min(radii_mm) / (0.5 * min(spacing) + 1e-6)
-    return torch.sigmoid((1.0 - distance.clamp_min(1e-8).sqrt()) * softness * 2.0)
+    growth = 1.0 + _FAINT / softness
+    box, coordinates = [], []
+    for axis, (count, step) in enumerate(zip(size, spacing, strict=True)):
+        reach = growth * math.hypot(*(r * row[axis] for r, row in zip(radii_mm, rows, strict=True)))
+        first = min(max(math.floor((centre[axis] - reach) / step), 0), count - 1)
+        last = max(min(math.ceil((centre[axis] + reach) / step) + 1, count), first + 1)
+        shape = [-1 if a == axis else 1 for a in range(3)]
+        index = torch.arange(first, last, device=draw.device, dtype=torch.float32)
+        box.append(slice(first, last))
+        coordinates.append((index * step - centre[axis]).reshape(shape))
+    distance: Tensor | float = 0.0
+    for row, radius in zip(rows, radii_mm, strict=True):
+        along = sum(r / radius * c for r, c in zip(row, coordinates, strict=True))
+        distance = distance + along * along  # type: ignore[operator]
+    cover = torch.sigmoid((1.0 - distance.clamp_min(1e-8).sqrt()) * (softness * 2.0))  # type: ignore[union-attr]
+    return Ellipsoid((box[0], box[1], box[2]), cover)
 
 
 def insert_lesions(clean: Tensor, spacing: Spacing, amplitudes: tuple[float, float], draw: Draw) -> Tensor:
@@ -55,11 +72,14 @@ def insert_lesions(clean: Tensor, spacing: Spacing, amplitudes: tuple[float, flo
     Teaches the network that unlikely small structures are signal.
     """
     size = (clean.shape[0], clean.shape[1], clean.shape[2])
+    clean = clean.clone()
     for _ in range(draw.integer(1, 3)):
         base = draw.uniform(1.0, 6.0)
         radii = (base, base * draw.uniform(0.6, 1.4), base * draw.uniform(0.6, 1.4))
         sign = 1.0 if draw.chance(0.5) else -1.0
-        clean = clean + sign * draw.log_uniform(*amplitudes) * ellipsoid(size, spacing, radii, draw)
+        contrast = sign * draw.log_uniform(*amplitudes)
+        box, cover = ellipsoid(size, spacing, radii, draw)
+        clean[box] += contrast * cover
     return clean
 
 
@@ -74,12 +94,11 @@ def draw_phantom(
         base = draw.log_uniform(0.02, 0.6) * extent
         stretch = draw.log_uniform(1, 8) if draw.chance(0.4) else 1.0
         radii = (base * stretch, base * draw.uniform(0.5, 1.3), base * draw.uniform(0.5, 1.3))
-        cover = ellipsoid(size, spacing, radii, draw)
-        level = draw.uniform(low, high) if draw.chance(0.5) else None
-        if level is None:
-            scene = scene + cover * draw.gauss() * 0.08 * (high - low)
+        box, cover = ellipsoid(size, spacing, radii, draw)
+        if draw.chance(0.5):
+            scene[box] += (draw.uniform(low, high) - scene[box]) * cover
         else:
-            scene = scene * (1 - cover) + level * cover
+            scene[box] += cover * (draw.gauss() * 0.08 * (high - low))
     if draw.chance(0.5):
         coarse = draw.normal((1, 1, 4, 6, 6)) * 0.02 * (high - low)
         scene = scene + F.interpolate(coarse, size=size, mode="trilinear", align_corners=True)[0, 0]

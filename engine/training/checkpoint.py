@@ -1,4 +1,6 @@
-"""Everything a run needs to continue exactly: weights, EMA, optimiser, progress, random states."""
+"""Everything a run needs to continue exactly: weights, EMA, optimiser and progress.
+
+Batches are a function of seed and step (`engine.training.stream`), so no random state is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BundleError
-from engine.simulation.randomness import Draw
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -53,7 +54,6 @@ def save_checkpoint(
     *,
     optimiser: torch.optim.Optimizer,
     ema: Ema,
-    draw: Draw,
     progress: Progress,
 ) -> None:
     """Write the run's state atomically: a run killed while writing keeps the previous checkpoint."""
@@ -61,7 +61,6 @@ def save_checkpoint(
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
         "ema": ema.weights,
-        "draw": draw.state(),
         "step": progress.step,
         "seconds": progress.seconds,
         "best_gain_db": progress.best_gain_db,
@@ -75,7 +74,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, draw: Draw
+    folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, device: torch.device
 ) -> Progress:
     """Restore the run's state in place. Weights-only reading: no code is ever loaded.
 
@@ -83,13 +82,12 @@ def load_checkpoint(
     """
     path = folder / CHECKPOINT
     try:
-        state = torch.load(path, map_location=draw.device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError) as exc:
         raise BundleError(f"no readable checkpoint in {folder.name}") from exc
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
-    ema.weights = {name: value.to(draw.device) for name, value in state["ema"].items()}
-    draw.restore({name: value.cpu() for name, value in state["draw"].items()})
+    ema.weights = {name: value.to(device) for name, value in state["ema"].items()}
     return Progress(state["step"], state["seconds"], state["best_gain_db"])
 
 

@@ -31,7 +31,13 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A run. Patch shapes are (slices, rows, columns); `minutes` 0 means `steps` alone ends the run."""
+    """A run. Patch shapes are (slices, rows, columns); `minutes` 0 means `steps` alone ends the run.
+
+    repeats    how often a drawn batch is shown on average (`engine.training.stream`)
+    memory     the last batches that those shown again are picked from
+    workers    processes that draw batches ahead on the CPU; 0 draws in the run itself, on its device
+    threads    threads of the network on a CPU; 0 leaves the choice to torch
+    """
 
     name: str
     data: str
@@ -63,12 +69,20 @@ class TrainingConfig:
     checkpoint_s: float = 120.0
     validate_s: float = 300.0
     start_from: str = ""
+    repeats: int = 1
+    memory: int = 48
+    workers: int = 0
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if self.network not in SHAPES:
             raise EngineInputError(f"unknown network {self.network!r}; choose from {', '.join(SHAPES)}")
         if self.precision not in ("float32", "bfloat16"):
             raise EngineInputError(f"precision is float32 or bfloat16, not {self.precision!r}")
+        if self.repeats < 1 or self.memory < 1 or self.workers < 0:
+            raise EngineInputError("repeats and memory are at least 1, workers at least 0")
+        if self.workers and self.device != "cpu":
+            raise EngineInputError('workers draw on the CPU: they need device = "cpu"')
         if any(edge % 16 for shape in self.shapes for edge in shape):
             raise EngineInputError("every patch edge must be a multiple of 16")
 

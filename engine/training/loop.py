@@ -12,13 +12,12 @@ import torch
 from engine.bundle import load_bundle
 from engine.diffusion.network import SHAPES, UNet, build_network
 from engine.diffusion.preconditioning import Denoiser
-from engine.simulation.randomness import Draw
-from engine.training.batches import draw_batch
 from engine.training.checkpoint import Ema, Progress, load_checkpoint, read_ema, save_checkpoint
 from engine.training.config import TrainingConfig
+from engine.training.gradients import untrusted_levels
 from engine.training.losses import training_loss
-from engine.training.patches import PatchSource
 from engine.training.records import RunRecords
+from engine.training.stream import BatchStream
 from engine.training.validation import Case, load_cases, validate
 from engine.training.volumes import TrainingVolume, load_volumes
 
@@ -35,13 +34,16 @@ class Trainer:
         self.config, self.folder, self.cases = config, folder, cases
         device = torch.device(config.device)
         torch.manual_seed(config.seed)
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.network = build_network(SHAPES[config.network], device)
+        self.network.exact_levels = untrusted_levels(self.network.shape, config)
         self.optimiser = torch.optim.AdamW(
             _groups(self.network, config.weight_decay), betas=(0.9, 0.99), fused=True
         )
         self.ema = Ema(self.network, config.ema)
-        self.draw = Draw(config.seed, device)
-        self.source = PatchSource(volumes, config, self.draw)
+        self.device = device
+        self.stream = BatchStream(volumes, config, device)
         self.progress = Progress()
         self.records = RunRecords(folder)
         self._precision = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
@@ -52,7 +54,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the folder's checkpoint."""
-        self.progress = load_checkpoint(self.folder, self.network, self.optimiser, self.ema, self.draw)
+        self.progress = load_checkpoint(self.folder, self.network, self.optimiser, self.ema, self.device)
 
     def fraction(self) -> float:
         """Return the share of the run that is done, by steps or by training time."""
@@ -76,6 +78,7 @@ class Trainer:
             if now - validated > self.config.validate_s:
                 tell(self.fraction(), self.validate())
                 validated = time.monotonic()
+        self.stream.close()
         tell(1.0, self.validate())
         self.save()
 
@@ -86,9 +89,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         totals: dict[str, float] = {}
-        size = config.shapes[self.draw.integer(0, len(config.shapes) - 1)]
-        for _ in range(config.accumulate):
-            batch = draw_batch(self.source, size, config.batch, self.draw)
+        for part in range(config.accumulate):
+            batch = self.stream.take(progress.step * config.accumulate + part)
             loss, terms = training_loss(
                 self.denoiser,
                 batch,
@@ -110,7 +112,7 @@ class Trainer:
         """Measure the averaged weights on the held-out cases; return one line."""
         if not self.cases:
             return "no validation volumes"
-        network = build_network(SHAPES[self.config.network], self.draw.device)
+        network = build_network(SHAPES[self.config.network], self.device)
         self.ema.copy_to(network)
         gains = validate(Denoiser(network.eval(), self._precision), self.cases)
         self.progress.best_gain_db = max(self.progress.best_gain_db, gains["mean"])
@@ -125,7 +127,6 @@ class Trainer:
             self.network,
             optimiser=self.optimiser,
             ema=self.ema,
-            draw=self.draw,
             progress=self.progress,
         )
         self.records.draw_curves()

@@ -126,12 +126,12 @@ def _cut(array: Tensor, need: list[int], draw: Draw) -> Tensor:
     starts = [draw.integer(0, max(n - k, 0)) for n, k in zip(array.shape, need, strict=True)]
     block = array
     for axis, (start, k) in enumerate(zip(starts, need, strict=True)):
-        n = array.shape[axis]
-        if n >= k:
+        if array.shape[axis] >= k:
             block = block.narrow(axis, start, k)
-        else:
-            index = torch.arange(k, device=array.device) + draw.integer(0, 2 * n)
-            index = index % (2 * n)
+    for axis, k in enumerate(need):
+        n = array.shape[axis]
+        if n < k:
+            index = (torch.arange(k, device=array.device) + draw.integer(0, 2 * n)) % (2 * n)
             block = block.index_select(axis, torch.where(index < n, index, 2 * n - 1 - index))
     return block
 

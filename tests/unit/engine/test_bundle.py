@@ -10,14 +10,14 @@ import torch
 
 from engine.bundle import BUNDLES, DEFAULT_MODEL, MANIFEST, WEIGHTS, load_bundle, write_bundle
 from engine.diffusion.network import SHAPES, UNet
-from engine.diffusion.noise_estimate import NoiseRegressor
+from engine.diffusion.noise_reader import NoiseReader
 from engine.errors import BundleError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     target = tmp_path / "model"
-    write_bundle(target, UNet(SHAPES["small"]), NoiseRegressor(), {"model_id": "model", "version": "1.2.3"})
+    write_bundle(target, UNet(SHAPES["small"]), NoiseReader(), {"model_id": "model", "version": "1.2.3"})
     return target
 
 

@@ -10,7 +10,7 @@ import torch
 
 from engine.bundle import ModelBundle, load_bundle, write_bundle
 from engine.diffusion.network import SHAPES, UNet
-from engine.diffusion.noise_estimate import NoiseRegressor
+from engine.diffusion.noise_reader import NoiseReader
 from engine.volume import IntensityUnit, Volume
 
 
@@ -18,12 +18,12 @@ from engine.volume import IntensityUnit, Volume
 def bundle_folder(tmp_path: Path) -> Path:
     """A bundle whose network is not the identity: its last layer is random and small."""
     torch.manual_seed(0)
-    network, regressor = UNet(SHAPES["small"]), NoiseRegressor()
+    network, reader = UNet(SHAPES["small"]), NoiseReader()
     torch.nn.init.normal_(network.head.weight, std=0.02)
-    torch.nn.init.zeros_(regressor.layers[-1].weight)
-    torch.nn.init.zeros_(regressor.layers[-1].bias)
+    torch.nn.init.zeros_(reader.layers[-1].weight)
+    torch.nn.init.zeros_(reader.layers[-1].bias)
     folder = tmp_path / "small-test"
-    write_bundle(folder, network, regressor, {"model_id": "small-test", "version": "0.0.1"})
+    write_bundle(folder, network, reader, {"model_id": "small-test", "version": "0.0.1"})
     return folder
 
 

@@ -13,7 +13,7 @@ import torch
 
 from engine.bundle import write_bundle
 from engine.diffusion.network import SHAPES, UNet
-from engine.diffusion.noise_estimate import NoiseRegressor
+from engine.diffusion.noise_reader import NoiseReader
 from engine.errors import EngineInputError
 from engine.evaluation import speed
 from engine.evaluation.machine import machine_facts, peak_memory
@@ -25,10 +25,10 @@ PEER = speed.PeerSpeed("bm4d", (16, 100, 100), 8.0)
 @pytest.fixture
 def bundle_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    network, regressor = UNet(SHAPES["small"]), NoiseRegressor()
-    torch.nn.init.zeros_(regressor.layers[-1].weight)
-    torch.nn.init.zeros_(regressor.layers[-1].bias)
-    write_bundle(tmp_path, network, regressor, {"model_id": "small-test", "version": "0.0.1"})
+    network, reader = UNet(SHAPES["small"]), NoiseReader()
+    torch.nn.init.zeros_(reader.layers[-1].weight)
+    torch.nn.init.zeros_(reader.layers[-1].bias)
+    write_bundle(tmp_path, network, reader, {"model_id": "small-test", "version": "0.0.1"})
     return tmp_path
 
 

@@ -1,0 +1,49 @@
+"""Small separable filters on (slices, rows, columns) tensors, edges replicated; the same on CPU and GPU."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
+    """Separable Gaussian of `deviation` voxels on (Z, Y, X)."""
+    out = x[None, None]
+    for axis in range(3):
+        radius = min(int(3 * deviation), x.shape[axis] - 1)
+        if radius < 1:
+            continue
+        offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+        kernel = torch.exp(-0.5 * (offsets / deviation) ** 2)
+        shape, pad = [1, 1, 1, 1, 1], [0] * 6
+        shape[axis + 2] = -1
+        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = radius
+        out = F.conv3d(F.pad(out, pad, mode="replicate"), (kernel / kernel.sum()).reshape(shape))
+    return out[0, 0]
+
+
+def box_mean(x: Tensor, side: int) -> Tensor:
+    """Mean over the square of `side` voxels (odd) around each voxel of a slice."""
+    return F.avg_pool2d(_framed(x, side), side, stride=1)[:, 0]
+
+
+def box_minimum(mask: Tensor, side: int) -> Tensor:
+    """Whether the whole square of `side` voxels (odd) around each voxel of a slice is marked and inside it."""
+    outside = F.pad((~mask).float()[:, None], [side // 2] * 4, value=1.0)
+    return F.max_pool2d(outside, side, stride=1)[:, 0] == 0
+
+
+def local_rank(x: Tensor, size: tuple[int, int, int], share: float) -> Tensor:
+    """The value that `share` of the box of `size` (odd) around each voxel of (Z, Y, X) lies below."""
+    pad = [edge for n in reversed(size) for edge in (n // 2, n // 2)]
+    boxes = F.pad(x[None, None], pad, mode="replicate")[0, 0]
+    for axis, n in enumerate(size):
+        boxes = boxes.unfold(axis, n, 1)
+    flat = boxes.reshape(*x.shape, -1)
+    return flat.kthvalue(int(share * flat.shape[-1]) + 1, dim=-1).values
+
+
+def _framed(x: Tensor, side: int) -> Tensor:
+    """Add half a box around every slice, as (Z, 1, Y, X)."""
+    return F.pad(x[:, None], [side // 2] * 4, mode="replicate")
