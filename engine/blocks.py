@@ -67,6 +67,11 @@ class BlockTensors:
         """Return (slabs, rows, columns): `whole_blocks` of a (Z, Y, X) tensor."""
         return cls._cut(mask).flatten(3).all(dim=3)
 
+    @classmethod
+    def share(cls, mask: Tensor) -> Tensor:
+        """Return (slabs, rows, columns): the marked share of every block of a (Z, Y, X) tensor."""
+        return cls._cut(mask).flatten(3).float().mean(dim=3)
+
     @staticmethod
     def _cut(volume: Tensor) -> Tensor:
         """Blocks (slabs, rows, columns, 4, 8, 8); a side shorter than a block is mirrored."""

@@ -33,7 +33,7 @@ from engine.enhancer import (
     no_progress,
 )
 from engine.errors import EngineInputError, OutOfRangeError
-from engine.noise import NoiseEstimate, estimate_noise
+from engine.noise import NO_TISSUE, NoiseEstimate, estimate_noise
 from engine.safety import RESIDUAL_LIMIT, settle, tolerance
 from engine.volume import Volume
 
@@ -158,8 +158,14 @@ class _Plan:
 
 
 def measured_noise(volume: Volume) -> NoiseEstimate:
-    """Measure the noise; raise `OutOfRangeError` when the estimators disagree and it is not negligible."""
+    """Measure the noise.
+
+    Raises `OutOfRangeError` when there is no tissue to measure it on, or when the estimators disagree and it
+    is not negligible.
+    """
     noise = estimate_noise(volume)
+    if noise.evidence is None:
+        raise OutOfRangeError("NOISE_UNCERTAIN", NO_TISSUE)
     highest = max(noise.per_method.values(), default=0.0)
     if noise.spread > _LARGEST_SPREAD and highest > tolerance(volume):
         raise OutOfRangeError(

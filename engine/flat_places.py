@@ -18,12 +18,12 @@ from engine.filters import box_mean, box_minimum
 _NORMAL_MEDIAN = 0.6745
 _CALM_SHARE = 0.2
 """Share of the places, the calmest, that are measured."""
-_FEWEST_PLACES = 100
+FEWEST_PLACES = 100
 
 
-def calmest(scores: NDArray[np.float32], *, share: float) -> NDArray[np.bool_]:
+def calmest(scores: NDArray[np.float32], *, share: float, fewest: int = FEWEST_PLACES) -> NDArray[np.bool_]:
     """Mark the `share` of places with the lowest score, but not fewer than a minimum."""
-    wanted = min(scores.size, max(_FEWEST_PLACES, int(share * scores.size)))
+    wanted = min(scores.size, max(fewest, int(share * scores.size)))
     return np.asarray(scores <= np.partition(scores, wanted - 1)[wanted - 1])
 
 
@@ -69,7 +69,7 @@ def local_sd_mode(scan: Tensor, tissue: Tensor) -> float:
 def _calmest_within(places: Tensor, score: Tensor) -> Tensor:
     """Mark the places with the lowest score."""
     values = score[places]
-    wanted = min(values.numel(), max(_FEWEST_PLACES, int(_CALM_SHARE * values.numel())))
+    wanted = min(values.numel(), max(FEWEST_PLACES, int(_CALM_SHARE * values.numel())))
     return places & (score <= values.kthvalue(wanted).values)
 
 

@@ -31,19 +31,26 @@ from torch import Tensor
 
 from engine.blocks import BLOCK, BlockTensors, band_indices, interpolate_nodes, node_weights
 from engine.filters import box_mean, gaussian_blur, local_rank
-from engine.flat_places import calmest, haar_sigma, local_sd_mode
+from engine.flat_places import FEWEST_PLACES, calmest, haar_sigma, local_sd_mode
 from engine.volume import IntensityUnit, Volume
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+NO_TISSUE = "no tissue to measure the noise on: nothing is changed"
+"""What is said of a volume whose `NoiseEstimate.evidence` is None."""
 _NORMAL_MEDIAN = 0.6745
 """Median of |x| of a standard normal x."""
 _FLAT_SHARE = 0.05
 """Share of the tissue blocks, the flattest, that the spectrum is measured on."""
-_EVIDENCE_SHARES = (_FLAT_SHARE, 0.25)
-_NORMAL_QUARTILE = 0.3186
-"""Lower quartile of |x| of a standard normal x."""
+_EVIDENCE_SHARES = (0.02, 0.08, 0.3)
+_FEWEST_FLAT = (24, 60, 100)
+_EVIDENCE_QUANTILES = {0.1: 0.12566, 0.3: 0.38532}
+"""Shares of all blocks, and where that share of |x| of a standard normal x lies below."""
+EVIDENCE_ROWS = len(_EVIDENCE_SHARES) + len(_EVIDENCE_QUANTILES)
+_TISSUE_SHARES = (0.999, 0.7, 0.3)
+"""Blocks count as tissue when this share of them is: a lower one only where too few reach the higher."""
+_FEW_BLOCKS = 48
 _MOST_BLOCKS = 20_000
 """Blocks of tissue that the spectrum and the evidence are taken from at the most, evenly spread."""
 _MOST_PLANES = 32
@@ -64,8 +71,9 @@ class NoiseEstimate:
     spectrum    variance of each band of the orthonormal 4 x 8 x 8 block cosine transform; its mean is
                 `sigma` squared. This is the colour of the noise.
     level       local standard deviation over `sigma`, one node per block, smooth, in [0, 1.5]
-    evidence    what tissue shows of each band, as standard deviations: by the median of the flattest 5 %
-                and 25 % of the blocks, and by the lower quartile of all. None without tissue.
+    evidence    what tissue shows of each band, as standard deviations: by the median of the flattest 2, 8
+                and 30 % of the blocks, and by two low quantiles of all. None without tissue, zero for a
+                constant volume.
     """
 
     sigma: float
@@ -73,7 +81,7 @@ class NoiseEstimate:
     spread: float
     spectrum: Array  # (256,)
     level: Array  # (slabs, rows, columns) of blocks
-    evidence: Array | None = None  # (3, 256)
+    evidence: Array | None = None  # (EVIDENCE_ROWS, 256)
 
     def local_sigma(self, shape: tuple[int, ...], first: int, last: int) -> Array:
         """Return the local standard deviation of slices `first` to `last` (exclusive) of that grid."""
@@ -85,8 +93,9 @@ class NoiseEstimate:
         at = (np.arange(first, last), np.arange(shape[1]), np.arange(shape[2]))
         z, y, x = (torch.from_numpy(w).to(device) for w in node_weights(self.level.shape, at))
         nodes = torch.from_numpy(self.level).to(device)
-        slices = (z @ nodes.flatten(1)).unflatten(1, nodes.shape[1:])  # (slices, block rows, block columns)
-        return self.sigma * (y @ slices @ x.T)
+        slices = (z @ nodes.flatten(1)).reshape(-1, *nodes.shape[1:])  # (slices, block rows, block columns)
+        local: Tensor = self.sigma * (y @ slices @ x.T)
+        return local
 
     def low_pass_sd(self, width: float) -> float:
         """Return the sd that noise keeps after a Gaussian low-pass of `width` voxels along each axis.
@@ -111,7 +120,7 @@ def measure_noise(
     tissue = _tissue(scan, valid, unit)
     spectrum, level, evidence = _measure_bands(scan, valid, tissue, spacing_mm)
     if not spectrum.any() and not bool(tissue.any()):
-        return NoiseEstimate(0.0, {}, 1.0, spectrum, level)
+        return NoiseEstimate(0.0, {}, 1.0, spectrum, level, evidence)
     planes = slice(None, None, -(-tissue.shape[0] // _MOST_PLANES))
     scan, tissue = scan[planes], tissue[planes]
     methods = {"dct_bands": float(np.sqrt(spectrum.mean()))}
@@ -156,9 +165,11 @@ def _measure_bands(
 ) -> tuple[Array, Array, Array | None]:
     """Return the noise spectrum in tissue, the local level relative to it, and the evidence."""
     bands = BlockTensors(scan.device).coefficients(scan)  # (slabs, rows, columns, 256)
-    places = BlockTensors.whole(tissue)
+    places = _tissue_blocks(tissue)
     if not bool(places.any()):
-        return np.zeros(bands.shape[-1], np.float32), np.zeros(bands.shape[:3], np.float32), None
+        nothing = np.zeros((EVIDENCE_ROWS, bands.shape[-1]), np.float32)
+        constant = bool(scan.amin() == scan.amax())
+        return nothing[0], np.zeros(bands.shape[:3], np.float32), nothing if constant else None
     where = places.flatten().nonzero()[:, 0]
     where = where[:: -(-len(where) // _MOST_BLOCKS)]
     blocks = bands.flatten(0, 2)[where].cpu().numpy()
@@ -170,11 +181,23 @@ def _measure_bands(
     return spectrum * np.float32(typical) ** 2, level.cpu().numpy(), _evidence(blocks)
 
 
+def _tissue_blocks(tissue: Tensor) -> Tensor:
+    """Mark the blocks that lie in tissue; where anatomy is fine, those that lie in it for the most part."""
+    share = BlockTensors.share(tissue)
+    for needed in _TISSUE_SHARES:
+        places = share >= needed
+        if int(places.sum()) >= _FEW_BLOCKS:
+            break
+    return places
+
+
 def _evidence(blocks: Array) -> Array:
-    """Standard deviation of each band (3, 256) as seen in `NoiseEstimate.evidence`; `blocks`: (N, 256)."""
-    rows = [np.sqrt(_flat_power(blocks, share)) for share in _EVIDENCE_SHARES]
-    quartile = np.quantile(np.abs(blocks), 0.25, axis=0) / _NORMAL_QUARTILE
-    return np.stack([*rows, quartile]).astype(np.float32)
+    """Standard deviation of each band as seen in `NoiseEstimate.evidence`; `blocks`: (N, 256)."""
+    shares = zip(_EVIDENCE_SHARES, _FEWEST_FLAT, strict=True)
+    rows = [np.sqrt(_flat_power(blocks, share, fewest)) for share, fewest in shares]
+    low = np.quantile(np.abs(blocks), list(_EVIDENCE_QUANTILES), axis=0)
+    rows += [row / normal for row, normal in zip(low, _EVIDENCE_QUANTILES.values(), strict=True)]
+    return np.stack(rows).astype(np.float32)
 
 
 def _signal_threshold(intensities: Array) -> float:
@@ -199,7 +222,7 @@ def _fuse(methods: dict[str, float], spectrum: Array, level: Array, evidence: Ar
     return NoiseEstimate(float(sigma), methods, float(spread), scaled, level, evidence)
 
 
-def _flat_power(blocks: Array, share: float) -> Array:
+def _flat_power(blocks: Array, share: float, fewest: int = FEWEST_PLACES) -> Array:
     """Variance of each band over the flattest of blocks (N, 256); bands of one parity choose for the other."""
     kz, ky, kx = band_indices()
     odd = (kz + ky + kx) % 2 == 1
@@ -208,7 +231,7 @@ def _flat_power(blocks: Array, share: float) -> Array:
     power = np.zeros(odd.size, np.float32)
     for judged in (odd, ~odd):
         structure = np.square(blocks[:, anatomy & ~judged]).sum(axis=1)
-        flat = blocks[calmest(structure, share=share)][:, judged]
+        flat = blocks[calmest(structure, share=share, fewest=fewest)][:, judged]
         power[judged] = np.square(np.median(np.abs(flat), axis=0) / np.float32(_NORMAL_MEDIAN))
     power[0] = min(power[1], power[BLOCK[2]])  # the mean of a block says nothing about noise
     return power
@@ -238,7 +261,8 @@ def _local_level(bands: Tensor, spectrum: Array, measured: Tensor | None) -> Ten
         level = _from_nearest(level, measured)
     level = gaussian_blur(local_rank(level, (3, 5, 5), 0.15), 1.0)
     # Each block's median of n bands scatters by 1.17 / sqrt(n); its 15th percentile lies 1.04 of that below 1.
-    return level / max(0.5, 1 - 1.04 * 1.17 / np.sqrt(len(chosen)))
+    unbiased: Tensor = level / max(0.5, 1 - 1.04 * 1.17 / len(chosen) ** 0.5)
+    return unbiased
 
 
 def _from_nearest(level: Tensor, measured: Tensor) -> Tensor:

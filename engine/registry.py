@@ -1,7 +1,7 @@
 """Which enhancers there are, by the name an operator writes into a route.
 
 An explicit table, no plug-in discovery: what can run on patient data is what is written here. Each
-factory imports its enhancer when asked, so that a node that runs the classical one never loads torch.
+factory imports its enhancer when asked, so that a node that runs the classical one never loads a network.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def ellipsoid(
     distance: Tensor | float = 0.0
     for row, radius in zip(rows, radii_mm, strict=True):
         along = sum(r / radius * c for r, c in zip(row, coordinates, strict=True))
-        distance = distance + along * along  # type: ignore[operator]
+        distance = distance + along * along
     cover = torch.sigmoid((1.0 - distance.clamp_min(1e-8).sqrt()) * (softness * 2.0))  # type: ignore[union-attr]
     return Ellipsoid((box[0], box[1], box[2]), cover)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.blocks import block_coefficients, whole_blocks
 from engine.diffusion.intensity import HU_PER_UNIT
@@ -34,6 +34,7 @@ from engine.volume import IntensityUnit, Volume
 _SIZES = ((32, 128, 128), (16, 160, 160), (32, 96, 96), (12, 192, 192), (48, 128, 128))
 _FEWEST_BLOCKS = 60
 _MR_SCALE = 100.0
+_JITTER = 0.05
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _example(patch: CleanPatch, draw: Draw) -> tuple[Tensor, ...] | None:
     return evidence, facts, torch.tensor([ratio]), torch.from_numpy(shape)[None].float()
 
 
-def _volume(array: np.ndarray, unit: IntensityUnit, spacing_mm: tuple[float, float, float]) -> Volume:  # type: ignore[type-arg]
+def _volume(array: np.ndarray, unit: IntensityUnit, spacing_mm: tuple[float, float, float]) -> Volume:
     """A volume on an upright grid."""
     return Volume(array.astype(np.float32), np.diag([*spacing_mm[::-1], 1.0]), unit)
 
@@ -101,8 +102,8 @@ def _spacing(patch: CleanPatch) -> Tensor:
     return torch.tensor([[math.log(slice_mm / row_mm), math.log((slice_mm * row_mm * column_mm) ** (1 / 3))]])
 
 
-def fit(examples: Examples, *, steps: int = 6000, seed: int = 1) -> NoiseReader:
-    """Fit a reader: principal components first, then the layers by a robust loss in band space."""
+def fit(examples: Examples, *, steps: int = 1000, seed: int = 1) -> NoiseReader:
+    """Fit a reader: principal components first, then every member by itself."""
     torch.manual_seed(seed)
     reader = NoiseReader()
     mean, parts = _components(examples.evidence, EVIDENCE_PARTS)
@@ -116,23 +117,29 @@ def fit(examples: Examples, *, steps: int = 6000, seed: int = 1) -> NoiseReader:
     reader.mean.copy_(inputs.mean(0))
     reader.deviation.copy_(inputs.std(0).clamp_min(1e-3))
     weight = 0.3 + torch.exp(2.0 * examples.shape).clamp(max=3.0)
-    trained = [p for p in reader.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, 3e-3, weight_decay=0.02)
+    for member in reader.members:
+        _fit_member(reader, member, examples, weight, steps)
+    return reader
+
+
+def _fit_member(
+    reader: NoiseReader, member: nn.Module, examples: Examples, weight: Tensor, steps: int
+) -> None:
+    """Fit one member of the ensemble by a robust loss in band space; `weight`: (N, 256)."""
+    seen = (reader.inputs(examples.evidence, examples.facts) - reader.mean) / reader.deviation
+    optimiser = torch.optim.AdamW(member.parameters(), 3e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
-        pick = torch.randint(0, len(examples.ratio), (256,))
-        jitter = 0.02 * torch.randn_like(examples.evidence[pick])
-        ratio, shape = reader(examples.evidence[pick] + jitter, examples.facts[pick])
+        pick = torch.randint(0, len(seen), (256,))
+        out = member(seen[pick] + _JITTER * torch.randn_like(seen[pick]))
+        ratio, shape = reader.parts(out)
         loss = 10 * F.huber_loss(ratio, examples.ratio[pick], delta=0.1)
-        loss = (
-            loss
-            + (F.huber_loss(shape, examples.shape[pick], delta=0.3, reduction="none") * weight[pick]).mean()
-        )
+        errors = F.huber_loss(shape, examples.shape[pick], delta=0.3, reduction="none")
+        loss = loss + (errors * weight[pick]).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-    return reader
 
 
 def _components(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:

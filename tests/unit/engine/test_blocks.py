@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import fft
 
 from engine.blocks import (
     BLOCK,
+    BlockTensors,
     BlockTransform,
     band_indices,
     block_coefficients,
@@ -77,3 +79,22 @@ def test_nodes_are_interpolated_linearly_between_block_centres_and_held_outside(
 
 def test_first_band_is_the_mean() -> None:
     assert [int(axis[0]) for axis in band_indices()] == [0, 0, 0]
+
+
+def test_tensors_are_cut_and_transformed_as_arrays_are() -> None:
+    volume, mask = _random(9, 17, 30), _random(9, 17, 30) > -2.5
+
+    bands = BlockTensors(torch.device("cpu")).coefficients(torch.from_numpy(volume)).numpy()
+    whole = BlockTensors.whole(torch.from_numpy(mask)).numpy()
+
+    assert np.allclose(bands, block_coefficients(volume), atol=1e-5)
+    assert np.array_equal(whole, whole_blocks(mask))
+    assert np.array_equal(BlockTensors.share(torch.from_numpy(mask)).numpy() == 1, whole)
+
+
+def test_short_tensors_are_mirrored_as_short_arrays_are() -> None:
+    volume = _random(2, 8, 5)
+
+    bands = BlockTensors(torch.device("cpu")).coefficients(torch.from_numpy(volume)).numpy()
+
+    assert np.allclose(bands, block_coefficients(volume), atol=1e-5)

@@ -20,8 +20,8 @@ def bundle_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network, reader = UNet(SHAPES["small"]), NoiseReader()
     torch.nn.init.normal_(network.head.weight, std=0.02)
-    torch.nn.init.zeros_(reader.layers[-1].weight)
-    torch.nn.init.zeros_(reader.layers[-1].bias)
+    for parameter in reader.members.parameters():
+        torch.nn.init.zeros_(parameter)
     folder = tmp_path / "small-test"
     write_bundle(folder, network, reader, {"model_id": "small-test", "version": "0.0.1"})
     return folder

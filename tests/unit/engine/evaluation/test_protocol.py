@@ -13,7 +13,7 @@ from engine.bundle import load_bundle, write_bundle
 from engine.device import choose_device
 from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
 from engine.diffusion.network import SHAPES, UNet
-from engine.diffusion.noise_estimate import NoiseRegressor
+from engine.diffusion.noise_reader import NoiseReader
 from engine.evaluation import report
 from engine.evaluation.__main__ import main
 from engine.evaluation.cases import noisy_cases, parse_levels
@@ -38,10 +38,10 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    network, regressor = UNet(SHAPES["small"]), NoiseRegressor()
-    torch.nn.init.zeros_(regressor.layers[-1].weight)
-    torch.nn.init.zeros_(regressor.layers[-1].bias)
-    write_bundle(tmp_path / "bundle", network, regressor, {"model_id": "untrained", "version": "0.0.1"})
+    network, reader = UNet(SHAPES["small"]), NoiseReader()
+    for parameter in reader.members.parameters():
+        torch.nn.init.zeros_(parameter)
+    write_bundle(tmp_path / "bundle", network, reader, {"model_id": "untrained", "version": "0.0.1"})
     return tmp_path / "bundle"
 
 

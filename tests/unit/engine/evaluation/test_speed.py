@@ -26,8 +26,8 @@ PEER = speed.PeerSpeed("bm4d", (16, 100, 100), 8.0)
 def bundle_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network, reader = UNet(SHAPES["small"]), NoiseReader()
-    torch.nn.init.zeros_(reader.layers[-1].weight)
-    torch.nn.init.zeros_(reader.layers[-1].bias)
+    for parameter in reader.members.parameters():
+        torch.nn.init.zeros_(parameter)
     write_bundle(tmp_path, network, reader, {"model_id": "small-test", "version": "0.0.1"})
     return tmp_path
 
