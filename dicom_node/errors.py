@@ -94,6 +94,7 @@ class Reason(StrEnum):
     UNREADABLE = "UNREADABLE", "A stored instance cannot be parsed."
     # --- jobs
     DECODE_ERROR = "DECODE_ERROR", "The pixel data of a slice cannot be decoded."
+    ENGINE_REFUSED = "ENGINE_REFUSED", "The enhancer cannot take this volume."
     OUT_OF_RANGE = "OUT_OF_RANGE", "The scan is outside the range the enhancement was made for."
     UNSAFE_OUTPUT = "UNSAFE_OUTPUT", "A guard refused the enhanced volume; nothing was sent."
     VERIFY_FAILED = "VERIFY_FAILED", "The derived series failed its own verification; nothing was sent."
@@ -132,7 +133,6 @@ class Reason(StrEnum):
     MODALITY_UNKNOWN = "MODALITY_UNKNOWN", "The file does not say what it shows."
     OTHER_MODALITY = "OTHER_MODALITY", "The series is of another modality than was asked for."
     INVALID_NIFTI = "INVALID_NIFTI", "The file is no NIfTI volume that can be enhanced."
-    ENGINE_REFUSED = "ENGINE_REFUSED", "The enhancer cannot take this volume."
     FILE_ERROR = "FILE_ERROR", "A file cannot be read or written."
     OUT_OF_MEMORY = "OUT_OF_MEMORY", "The memory of this machine does not suffice."
 

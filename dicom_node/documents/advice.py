@@ -107,7 +107,7 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
     Reason.MODALITY_UNKNOWN: (Group.FILES, "Add `--modality CT` or `--modality MR`."),
     Reason.OTHER_MODALITY: (Group.FILES, "Leave `--modality` out, or name the other."),
     Reason.INVALID_NIFTI: (Group.FILES, "Open the file in another program; convert it anew."),
-    Reason.ENGINE_REFUSED: (Group.FILES, "The message names what the enhancer could not take."),
+    Reason.ENGINE_REFUSED: (Group.JOB, "The message names what the enhancer could not take."),
     Reason.FILE_ERROR: (Group.FILES, "Check rights and space of the folder."),
     Reason.OUT_OF_MEMORY: (Group.FILES, "Take a smaller volume or a machine with more memory."),
 }

@@ -143,6 +143,8 @@ class _Assembly:
             members, stack = self._without_duplicates(members, stack)
             self._add_volume(members, stack, "")
             return
+        if len(members) > 1 and len(stack.first_at_each_position) == 1:
+            raise SkipSeriesError(Reason.TOO_FEW_SLICES, f"{len(members)} images of one position.")
         if len(split.volumes) > 1:
             self._admit_several(split.names, even=split.even)
         for label, part in zip(split.labels, split.volumes, strict=True):

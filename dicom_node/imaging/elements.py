@@ -205,10 +205,13 @@ def items(ds: Dataset, attribute: str | int) -> tuple[Dataset, ...]:
             return ()
 
 
-def canonical(ds: Dataset, attribute: str | int) -> Canonical | None:
+def canonical(
+    ds: Dataset, attribute: str | int, *, without: frozenset[int] = frozenset()
+) -> Canonical | None:
     """Return a value in a form that is equal for equal contents in any uncompressed encoding.
 
-    Private elements and group lengths inside items are left out, as derived objects do not carry them.
+    Inside items, private elements, overlays, group lengths and the tags in `without` are left out, as
+    derived objects do not carry them.
     """
     tag = tag_of(attribute) if isinstance(attribute, str) else attribute
     element = ds.get_item(tag) if tag in ds else None
@@ -216,16 +219,18 @@ def canonical(ds: Dataset, attribute: str | int) -> Canonical | None:
         return None
     if vr_of(element) != "SQ":
         return little_endian(element)
-    return tuple(canonical_item(item) for item in items(ds, tag))
+    return tuple(canonical_item(item, without=without) for item in items(ds, tag))
 
 
-def canonical_item(item: Dataset) -> tuple[tuple[int, Canonical], ...]:
+def canonical_item(
+    item: Dataset, *, without: frozenset[int] = frozenset()
+) -> tuple[tuple[int, Canonical], ...]:
     """Return a sequence item as sorted (tag, canonical value) pairs without its private elements."""
     found: list[tuple[int, Canonical]] = []
     for tag in sorted(int(key) for key in item.keys()):  # noqa: SIM118 - iterating a Dataset converts it
-        if is_private(tag) or tag & 0xFFFF == 0:
+        if is_private(tag) or tag & 0xFFFF == 0 or tag >> 16 & 0xFF00 == 0x6000 or tag in without:
             continue
-        value = canonical(item, tag)
+        value = canonical(item, tag, without=without)
         if value is not None:
             found.append((tag, value))
     return tuple(found)

@@ -17,6 +17,8 @@ from pydicom.dataset import Dataset
 from dicom_node.imaging.elements import dictionary_vr, is_private, items, little_endian, tag_of, vr_of
 
 _LONG_LENGTH_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_SHORT_LENGTH_VRS = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
+_KNOWN_VRS = _LONG_LENGTH_VRS | frozenset(_SHORT_LENGTH_VRS.split())  # PS3.5 6.2
 _ZERO_PADDED_VRS = frozenset({"UI", "OB", "UN"})
 _LONGEST_SHORT = 0xFFFF
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -82,7 +84,7 @@ def _definite_vr(vr: str, *, signed: bool) -> str:
         return "SS" if signed else "US"
     if vr in ("OB or OW", "US or OW", "US or SS or OW"):
         return "OW"
-    return vr if len(vr) == 2 else "UN"
+    return vr if vr in _KNOWN_VRS else "UN"
 
 
 def _even(vr: str, value: bytes) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import FileDataset
@@ -17,7 +16,14 @@ from dicom_node.imaging.elements import quiet, stored, tag_of, text
 from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.multiframe import dimensions_of, frame_header, frames_of
 from dicom_node.imaging.parsing import read_dataset, transfer_syntax
-from dicom_node.imaging.pixels import Cells, PixelFormat, UndecodablePixelsError, padding_of, pixel_view
+from dicom_node.imaging.pixels import (
+    Cells,
+    PixelFormat,
+    UndecodablePixelsError,
+    decoder_options,
+    padding_of,
+    pixel_view,
+)
 from dicom_node.imaging.series_reader import SourceSeries, SourceSlice, fill_volume, rescale_of
 
 _LONGEST_VALUE = 0xFFFFFFFE  # bytes of native pixel data, PS3.5 7.1.1
@@ -79,9 +85,8 @@ def read_frames(ds: FileDataset, layout: PixelFormat, *, count: int) -> tuple[Ce
     frames: list[Cells] = []
     try:
         with quiet():
-            decoder = get_decoder(transfer_syntax(ds))
-            options: Any = {"correct_unused_bits": False}
-            for array, _ in decoder.iter_array(view, raw=True, **options):
+            syntax = transfer_syntax(ds)
+            for array, _ in get_decoder(syntax).iter_array(view, **decoder_options(syntax)):
                 if (
                     array.shape != (layout.rows, layout.columns)
                     or array.dtype.itemsize != 2

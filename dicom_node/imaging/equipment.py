@@ -52,7 +52,7 @@ _CARRIED_INTO_ITEM = (
     "InstitutionAddress",
     "InstitutionalDepartmentName",
 )
-_DATE = re.compile(rb"\d{8}")
+_DATE = re.compile(rb"(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _TIME = re.compile(rb"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?")
 
 

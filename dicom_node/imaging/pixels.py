@@ -162,6 +162,24 @@ def can_decode(syntax: str) -> bool:
         return False
 
 
+_STRICT_DECODERS = {
+    "1.2.840.10008.1.2.5": "pylibjpeg",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+}
+"""Where one decoder refuses a damaged frame that another fills with garbage, only the strict one is asked."""
+
+
+def decoder_options(syntax: str) -> dict[str, Any]:
+    """Return how pydicom's decoder of a transfer syntax is to be called.
+
+    Unused bits are handled below HighBit by `PixelFormat`, not by shifting to BitsStored.
+    """
+    strict = _STRICT_DECODERS.get(syntax, "")
+    known = strict in get_decoder(syntax).available_plugins
+    return {"raw": True, "correct_unused_bits": False, "decoding_plugin": strict if known else ""}
+
+
 def pixel_view(ds: Dataset) -> Dataset:
     """Return the few elements a decoder needs, so that it converts none of the data set's own."""
     return Dataset(
@@ -178,10 +196,8 @@ def read_cells(ds: FileDataset, layout: PixelFormat) -> Cells:
     view = pixel_view(ds)
     try:
         with quiet():
-            decoder = get_decoder(transfer_syntax(ds))
-            # Unused bits are handled below HighBit by `PixelFormat`, not by shifting to BitsStored.
-            options: Any = {"correct_unused_bits": False}
-            array, _ = decoder.as_array(view, raw=True, index=0, **options)
+            syntax = transfer_syntax(ds)
+            array, _ = get_decoder(syntax).as_array(view, index=0, **decoder_options(syntax))
     except Exception as exc:
         # Decoder plug-ins raise whatever their libraries raise; the text may quote header values.
         raise UndecodablePixelsError(f"The decoder failed ({type(exc).__name__}).") from None

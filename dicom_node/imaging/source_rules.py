@@ -69,6 +69,9 @@ _MATERIAL_TERMS = ("MAT_", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "EDW_ATOMIC_NUM
 _NON_MAGNITUDE_TERMS = frozenset({"P", "R", "I", "REAL", "IMAGINARY", "PHASE"})
 _HU_RESCALE_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 
+_SMALLEST_SLOPE, _LARGEST_SLOPE = 1e-9, 1e9
+_FARTHEST_STEP = 2.0**23
+
 Rule = Callable[[InstanceHeader], str | None]
 """Returns the detail of an objection, an empty one included, or None."""
 
@@ -207,7 +210,11 @@ def _bad_rescale(h: InstanceHeader) -> str | None:
         return None
     if slope is None or intercept is None or not isfinite(slope) or not isfinite(intercept):
         return "Missing or no number."
-    return "Slope zero." if slope == 0 else None
+    if slope == 0:
+        return "Slope zero."
+    # Single precision has to tell neighbouring stored values apart, and hold their squares.
+    fits = _SMALLEST_SLOPE <= abs(slope) <= _LARGEST_SLOPE and abs(intercept) <= _FARTHEST_STEP * abs(slope)
+    return None if fits else "Beyond what single precision holds."
 
 
 def _lossy(h: InstanceHeader) -> str | None:

@@ -17,11 +17,13 @@ from dicom_node.imaging.codes import (
     concept_of,
     is_known,
 )
+from dicom_node.imaging.derivation import REMOVED
 from dicom_node.imaging.elements import (
     canonical,
     canonical_item,
     items,
     stored,
+    tag_of,
     text,
     vr_of,
 )
@@ -130,7 +132,9 @@ def contributors_are_listed(series: SeriesPair) -> Iterator[str]:
 
 def _starts_with(after: tuple[Dataset, ...], before: tuple[Dataset, ...]) -> bool:
     """Whether the items of the source come first and unchanged."""
-    return [canonical_item(i) for i in after[: len(before)]] == [canonical_item(i) for i in before]
+    gone = frozenset(tag_of(keyword) for keyword in REMOVED)
+    first = [canonical_item(item, without=gone) for item in after[: len(before)]]
+    return first == [canonical_item(item, without=gone) for item in before]
 
 
 def _purposes(item: Dataset) -> tuple[Concept, ...]:

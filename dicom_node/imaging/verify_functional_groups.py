@@ -167,10 +167,11 @@ def _comparable(group: Dataset) -> dict[int, Canonical | None]:
     """A set of functional groups without what another assertion judges and what no derived object carries."""
     without = {tag_of(keyword) for keyword in (*FRAME_TYPES, _DERIVATION, *REMOVED)}
     tags = {int(tag) for tag in group.keys()}  # noqa: SIM118 - iterating a Dataset converts it
-    found = {tag: canonical(group, tag) for tag in tags - without if not is_private(tag)}
+    gone = frozenset(tag_of(keyword) for keyword in REMOVED)
+    found = {tag: canonical(group, tag, without=gone) for tag in tags - without if not is_private(tag)}
     for keyword in FRAME_TYPES:
         for item in items(group, keyword):
-            inside = dict(canonical_item(item))
+            inside = dict(canonical_item(item, without=gone))
             inside.pop(tag_of("FrameType"), None)
             found |= inside
     return found

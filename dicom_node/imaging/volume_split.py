@@ -161,8 +161,8 @@ def _by_number(headers: Sequence[InstanceHeader], places: Places) -> Split | Non
     """Volumes that follow each other in the InstanceNumbers."""
     numbers = [header.instance_number for header in headers]
     size = len(np.unique(places))
-    if None in numbers or len(set(numbers)) < len(numbers) or len(numbers) % size:
-        return None
+    if size < 2 or None in numbers or len(set(numbers)) < len(numbers) or len(numbers) % size:
+        return None  # one position, or none in common: numbers alone make no volumes of that
     order = sorted(range(len(numbers)), key=lambda index: numbers[index] or 0)
     groups = [order[start : start + size] for start in range(0, len(order), size)]
     labels = tuple(f"InstanceNumber pass {number}" for number in range(1, len(groups) + 1))

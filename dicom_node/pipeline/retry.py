@@ -16,6 +16,7 @@ PERMANENT: frozenset[Reason] = frozenset(
         # The same bytes and the same code give the same answer: another attempt only costs time.
         Reason.DECODE_ERROR,
         Reason.OUT_OF_RANGE,
+        Reason.ENGINE_REFUSED,
         Reason.UNSAFE_OUTPUT,
         Reason.VERIFY_FAILED,
         Reason.SOURCE_CHANGED,

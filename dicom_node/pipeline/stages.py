@@ -24,7 +24,7 @@ from dicom_node.imaging.series import derive_source, read_source, verify_source
 from dicom_node.imaging.series_reader import SourceSeries, SourceVolume
 from dicom_node.imaging.uids import UidPlan
 from engine.enhancer import CancelToken, EnhancementResult, EnhanceOptions, Enhancer, Progress
-from engine.errors import OutOfRangeError, UnsafeOutputError
+from engine.errors import EngineError, OutOfRangeError, UnsafeOutputError
 from engine.guardrails import GuardReport, guard
 from engine.volume import Volume
 
@@ -316,6 +316,8 @@ def reason_of(error: Exception) -> tuple[Reason, str]:
     """The reason code and the safe detail under which a failed attempt is recorded."""
     if isinstance(error, ReasonedError):
         return error.reason, error.detail
+    if isinstance(error, EngineError):
+        return Reason.ENGINE_REFUSED, str(error)
     if isinstance(error, NodeError):
         return Reason.INTERNAL_ERROR, str(error)
     if isinstance(error, MemoryError):
