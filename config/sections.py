@@ -21,6 +21,7 @@ from pydantic import (
 
 from config.base import Section, whole
 from config.commitment import PeerCommitment
+from config.companions import RouteCompanions
 from config.conditions import Condition, one_or_many
 from config.errors import refusal
 from config.imaging import RouteAssembly, RouteDerivation
@@ -217,6 +218,7 @@ class Route(Section):
     enhancement: RouteEnhancement = RouteEnhancement()
     assembly: RouteAssembly = RouteAssembly()
     derivation: RouteDerivation = RouteDerivation()
+    companions: RouteCompanions = RouteCompanions()
     priority: Annotated[int, whole(at_least=-10, at_most=10)] = 0
     quiet_period: QuietPeriod | None = None
     send_to: Annotated[tuple[Text, ...], BeforeValidator(one_or_many)] = Field(

@@ -72,6 +72,12 @@ class Reason(StrEnum):
     BURNED_IN = "BURNED_IN", "The images carry burned-in annotation, which the enhancement would alter."
     BAD_RESCALE = "BAD_RESCALE", "Rescale slope or intercept is missing, zero or not a number."
     TOO_LARGE = "TOO_LARGE", "The series is larger than the configured limit."
+    # --- said of what accompanies a derived series
+    NO_UNCERTAINTY = "NO_UNCERTAINTY", "The enhancer estimates no uncertainty, so there is no map of it."
+    COMPANION_FAILED = (
+        "COMPANION_FAILED",
+        "An accompanying object could not be made of this source; the derived series goes without it.",
+    )
     # --- held for a person
     MISSING_SLICE = "MISSING_SLICE", "At least one slice is missing; nothing is sent until it arrives."
     DUPLICATE_POSITION = (

@@ -118,5 +118,12 @@ def _by_object(
     for frames in objects.values():
         if sorted(frames) != list(range(1, len(frames) + 1)):
             raise DeriveError(Reason.INTERNAL_ERROR, "A frame belongs to no volume, or to two.")
-    ordered = sorted(objects.items(), key=lambda item: (item[1][1].piece.header.discriminators[-1], item[0]))
-    return {path: [frames[number] for number in sorted(frames)] for path, frames in ordered}
+    return {
+        path: [objects[path][number] for number in sorted(objects[path])] for path in source_objects(source)
+    }
+
+
+def source_objects(source: SourceSeries) -> list[Path]:
+    """Return the files of a series of Enhanced objects in the order in which derived objects are written."""
+    names = {piece.path: piece.header.sop_instance_uid.partition(":")[0] for piece in source.slices}
+    return sorted(names, key=lambda path: (names[path], path))

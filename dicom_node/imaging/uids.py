@@ -51,6 +51,10 @@ class UidPlan:
         """The Series Instance UID of the derived series."""
         return self._uid("series", "")
 
+    def companion_series_uid(self, kind: str) -> str:
+        """Return the Series Instance UID of the objects of a kind that accompany the derived series."""
+        return self._uid("companion series", kind)
+
     def instance_uid(self, source_sop_uid: str) -> str:
         """Return the SOP Instance UID of the instance derived from `source_sop_uid`."""
         return self._uid("instance", source_sop_uid)

@@ -220,6 +220,7 @@ def _job(
         "strength": settings.enhancement.strength if own.strength is None else own.strength,
         "options": dict(own.options),
         "assembly": _assembly(series, route, settings),
+        "companions": route.companions.model_dump(mode="json"),
         "derivation": route.derivation.over(settings.derivation).model_dump(mode="json"),
         "destinations": _destinations(series, route, settings),
     }

@@ -119,6 +119,7 @@ class EnhanceWorker:
             strength=spec["strength"],
             policy=spec["derivation"],
             assembly=spec["assembly"],
+            companions=spec.get("companions", {}),
             neighbours=study_neighbours(self._store, job.series_id),
             directory=directory,
             node_version=__version__,

@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dicom_node.imaging.derived_writer import DerivedInstance
 from dicom_node.imaging.series import derive_source, read_source, verify_source
 from dicom_node.imaging.series_reader import SourceSeries, SourceVolume
 from dicom_node.imaging.uids import UidPlan
+from dicom_node.pipeline.accompany import accompany
 from engine.enhancer import CancelToken, EnhancementResult, EnhanceOptions, Enhancer, Progress
 from engine.errors import EngineError, OutOfRangeError, UnsafeOutputError
 from engine.guardrails import GuardReport, guard
@@ -62,6 +63,7 @@ class AttemptSpec:
     assembly: Mapping[str, Any]
     node_version: str
     processed_at: str
+    companions: Mapping[str, bool] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the pipe to the enhancement process."""
@@ -144,14 +146,27 @@ def run_attempt(
     cancel.raise_if_cancelled()
     with clock.stage("VERIFY"):
         bias = verify(spec, source, derived)
+        companions = accompany(
+            spec.companions,
+            source,
+            results,
+            derived,
+            provenance=provenance_of(spec, enhancer, results),
+            policy=DerivationPolicy(**spec.policy),
+            uids=uid_plan(spec),
+            directory=spec.directory,
+            neighbours=spec.neighbours,
+        )
     return AttemptResult(
-        derived=derived,
+        derived=(*derived, *companions.instances),
         facts={
             "seconds": clock.seconds,
             "enhancer": asdict(enhancer.identity),
             **volume_facts(source, results, guards),
             "bias": bias,
             "slices": len(derived),
+            "companions": len(companions.instances),
+            "companion_notes": companions.notes,
             "assembly": source.evidence.as_json(),
         },
         uncertainty=tuple(
@@ -274,9 +289,22 @@ def derive(
     source: SourceSeries, results: Sequence[EnhancementResult], enhancer: Enhancer, spec: AttemptSpec
 ) -> tuple[DerivedInstance, ...]:
     """guarded -> derived: one synced file per source slice in the attempt's own directory."""
+    return derive_source(
+        source,
+        [result.volume for result in results],
+        provenance=provenance_of(spec, enhancer, results),
+        policy=DerivationPolicy(**spec.policy),
+        uids=uid_plan(spec),
+        directory=spec.directory,
+        neighbours=spec.neighbours,
+        parameters=[result.report.parameters for result in results],
+    )
+
+
+def provenance_of(spec: AttemptSpec, enhancer: Enhancer, results: Sequence[EnhancementResult]) -> Provenance:
+    """Who enhanced, with what, when."""
     identity = enhancer.identity
-    policy = DerivationPolicy(**spec.policy)
-    provenance = Provenance(
+    return Provenance(
         algorithm=identity.name,
         version=identity.version,
         digest=identity.digest,
@@ -286,16 +314,11 @@ def derive(
         node_version=spec.node_version,
         processed_at=datetime.fromisoformat(spec.processed_at),
     )
-    return derive_source(
-        source,
-        [result.volume for result in results],
-        provenance=provenance,
-        policy=policy,
-        uids=UidPlan(spec.job_key, policy.uid_root),
-        directory=spec.directory,
-        neighbours=spec.neighbours,
-        parameters=[result.report.parameters for result in results],
-    )
+
+
+def uid_plan(spec: AttemptSpec) -> UidPlan:
+    """The UIDs this job may use."""
+    return UidPlan(spec.job_key, DerivationPolicy(**spec.policy).uid_root)
 
 
 def verify(spec: AttemptSpec, source: SourceSeries, derived: tuple[DerivedInstance, ...]) -> float:
