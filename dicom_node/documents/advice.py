@@ -68,7 +68,10 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
     Reason.UID_CONFLICT: (Group.HELD, "Find out who sent the second content. " + _RELEASE),
     Reason.PATIENT_MISMATCH: (Group.HELD, "Correct the patient at the sender and send the series anew."),
     Reason.MIXED_IDENTITY: (Group.HELD, "Correct the series at the sender and send it anew."),
-    Reason.INTERRUPTED: (Group.HELD, "Have the sender send the series again: it goes on by itself. " + _RELEASE),
+    Reason.INTERRUPTED: (
+        Group.HELD,
+        "Have the sender send the series again: it goes on by itself. " + _RELEASE,
+    ),
     Reason.LATE_INSTANCE: (Group.HELD, "The policy for late instances decides; " + _RELEASE),
     Reason.UNPROVEN: (Group.HELD, "Send what is missing, or lower the proof the route asks for. " + _RELEASE),
     Reason.OPEN_TOO_LONG: (Group.HELD, "Look for a sender that keeps its association open. " + _RELEASE),

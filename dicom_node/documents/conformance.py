@@ -26,7 +26,7 @@ def conformance_statement(settings: Settings) -> str:
         "The node receives CT and MR series, makes every instance durable before it answers success, removes "
         "noise from what is one or several regular volumes, and sends a derived series of the same SOP class "
         "to the destinations of the matching route. Originals are never changed.",
-        network.services(),
+        network.services(settings),
         _implementation(),
         "## 2 Data flow and sequencing",
         _SEQUENCE,

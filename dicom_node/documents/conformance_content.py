@@ -51,6 +51,12 @@ def created_objects(settings: Settings) -> str:
         "Removed, because they describe the source object, its bytes or the step that made it: "
         + ", ".join(REMOVED)
         + "; private elements at every depth, overlays (groups 60xx), group lengths.",
+        "Enhanced CT and MR objects: one derived object from one object, frame by frame in the same order, with all "
+        "functional groups. The derivation stands in DerivationImageSequence of every frame, FrameType and ImageType "
+        "say DERIVED (FILTERED as value 4 in CT), SourceImageEvidenceSequence names the source, and "
+        "DeviceSerialNumber is NONE.",
+        "Where a route asks for them, a Parametric Map of the uncertainty and a Comprehensive SR (TID 1500) with the "
+        "noise before and after accompany the derived series, each in a series of its own.",
     )
 
 

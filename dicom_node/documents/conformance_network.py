@@ -27,6 +27,9 @@ __all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION_NAME"]
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 _VERIFICATION: Final = "1.2.840.10008.1.1"
+_PARAMETRIC_MAP: Final = "1.2.840.10008.5.1.4.1.1.30"
+_COMPREHENSIVE_SR: Final = "1.2.840.10008.5.1.4.1.1.88.33"
+_COMMITMENT: Final = "1.2.840.10008.1.20.1"
 
 _STATUSES: Final[Mapping[Status, tuple[str, str]]] = {
     Status.SUCCESS: ("Success", "stored durably, or a resend of an instance that is stored already"),
@@ -57,23 +60,34 @@ _REJECTIONS: Final[Mapping[Rejection, str]] = {
 }
 _ANSWERS: Final[tuple[tuple[str, int], ...]] = (
     ("0000", 0x0000),
-    ("B000, B006, B007", 0xB000),
+    ("Bxxx warning", 0xB000),
     ("0111 duplicate SOP instance", 0x0111),
-    ("A7xx out of resources", 0xA700),
-    ("0110, 0210, 0213", 0x0110),
-    ("0122, 0124, A9xx, Cxxx, any other", 0xC000),
+    ("A7xx, 0213 out of resources", 0xA700),
+    ("0110, 0210", 0x0110),
+    ("0122 SOP class not supported", 0x0122),
+    ("0124 not authorized", 0x0124),
+    ("A9xx, Cxxx, any other", 0xC000),
 )
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.DELIVERED: "delivered; a warning is kept with the instance",
-    Verdict.LATER: "the association is released; the rest of the series is tried again later",
+    Verdict.BUSY: "the destination is left alone for a while; then the rest of the series is sent",
+    Verdict.LATER: "this instance is sent again later",
+    Verdict.RENEGOTIATE: "sent once more on a new association",
+    Verdict.PAUSE: "sending to the destination pauses until a person has looked",
     Verdict.REFUSED: "this instance is refused for good; an operator may try again",
 }
 
 
-def services() -> str:
+def services(settings: Settings) -> str:
     """The table of network services, SCU and SCP (PS3.2 N.1)."""
+    routes = settings.routes
+    maps = any(route.companions.uncertainty_map for route in routes)
+    reports = any(route.companions.quality_report for route in routes)
+    commitment = any(peer.commitment is not None for peer in settings.peers)
     rows = [("Verification", _VERIFICATION, "Yes", "Yes")]
     rows += [(UID(uid).name, uid, "Yes" if _is_derived(uid) else "No", "Yes") for uid in STORAGE_SOP_CLASSES]
+    for uid, used in ((_PARAMETRIC_MAP, maps), (_COMPREHENSIVE_SR, reports), (_COMMITMENT, commitment)):
+        rows.append((UID(uid).name, uid, "Yes" if used else "No: not configured", "No"))
     return table(("SOP class", "UID", "SCU (sends)", "SCP (receives)"), rows)
 
 
@@ -91,7 +105,7 @@ def association_policies(settings: Settings) -> str:
         ("Associations to one destination at the same time", "as configured per peer, default 1"),
         ("Maximum PDU length received", f"{node.max_pdu} bytes"),
         ("Asynchronous operations window", "not negotiated: one operation at a time"),
-        ("SCP/SCU role selection", "not used for storage: requestor SCU, acceptor SCP"),
+        ("SCP/SCU role selection", "only for Storage Commitment; for storage the requestor is SCU"),
         ("SOP Class Extended Negotiation", "accepts none, proposes none"),
         ("SOP Class Common Extended Negotiation", "accepts none, proposes none"),
         ("User Identity Negotiation", "accepts none, proposes none"),
@@ -141,7 +155,25 @@ def storage_scu(settings: Settings) -> str:
         f"{_seconds(delivery.backoff_first)}, doubling up to {_seconds(delivery.backoff_longest)}, for "
         f"{delivery.give_up_after.total_seconds() / 86400:g} days. An instance without an answer counts as not sent.",
         "Verification SCU: `dicom-node echo` and `dicom-node doctor`.",
+        *_commitment(settings),
     )
+
+
+def _commitment(settings: Settings) -> list[str]:
+    """Storage commitment as requestor (PS3.4 Annex J), where a destination is asked for it."""
+    rows = [
+        (peer.name, _seconds(asked.answer_within), asked.asks, asked.resends, _seconds(asked.linger))
+        for peer in settings.peers
+        if (asked := peer.commitment) is not None
+    ]
+    if not rows:
+        return ["Storage commitment is asked of no destination."]
+    columns = ("destination", "answer within", "asks", "resends", "association kept open for a report")
+    return [
+        "Storage Commitment Push Model SCU: N-ACTION for all instances of a delivery; N-EVENT-REPORT is accepted on "
+        "the same association or on one of the destination, which then proposes the SCP role.",
+        table(columns, rows),
+    ]
 
 
 def configuration(settings: Settings) -> str:

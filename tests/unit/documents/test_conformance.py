@@ -27,6 +27,7 @@ def statement() -> str:
     written: dict[str, Any] = {
         "node": {"ae_titles": ["DENOISE"], "port": 11113, "max_associations": 7},
         "peers": [{"name": "archive", "ae_title": "ARCH|1", "host": "192.0.2.10", "port": 104}],
+        "routes": [{"name": "all", "send_to": ["archive"], "companions": {"quality_report": True}}],
         "derivation": {"series_number_offset": 4321, "description_suffix": "[QUIET]", "uid_root": "1.2.3.4"},
     }
     return conformance_statement(Settings.model_validate(written))
@@ -38,6 +39,11 @@ def test_the_configuration_shows_in_the_statement(statement: str) -> None:
     assert "[QUIET]" in statement
     assert "1.2.3.4" in statement
     assert "| 7 |" in statement
+
+
+def test_what_a_route_asks_for_is_among_the_services(statement: str) -> None:
+    assert "| 1.2.840.10008.5.1.4.1.1.88.33 | Yes | No |" in statement
+    assert "| 1.2.840.10008.5.1.4.1.1.30 | No: not configured | No |" in statement
 
 
 def test_a_bar_in_a_name_does_not_break_a_table(statement: str) -> None:
