@@ -186,10 +186,10 @@ def geometry_by_dcm2niix(paths: Sequence[Path], derived: Sequence[Path], work: P
     return "equal" if found[0] == found[1] else f"differs: {found[0]} {found[1]}"
 
 
-def facts_of(header: Any) -> list[list[float]]:
-    """Dimensions, spacing, placement and scaling of a NIfTI header."""
+def facts_of(header: Any) -> list[list[str]]:
+    """Dimensions, spacing, placement and scaling of a NIfTI header, as text: no scaling is NaN there."""
     names = ("dim", "pixdim", "srow_x", "srow_y", "srow_z", "scl_slope", "scl_inter", "qoffset_x")
-    return [[round(float(v), 4) for v in header[name].flatten()] for name in names]
+    return [[f"{float(v):.4f}" for v in header[name].flatten()] for name in names]
 
 
 @pytest.fixture(scope="session")
