@@ -92,13 +92,15 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Close quiet series, recover abandoned jobs and run enhancements."""
     sweeper = StabilitySweeper(store, settings, current=RouteBook(store, settings).settings)
     workers = [
-        EnhanceWorker(store, settings, name=_worker_name(f"worker-{number}"), now=utc_now)
+        EnhanceWorker(store, settings, name=_worker_name(f"worker-{number}"), now=store.clock)
         for number in range(settings.enhancement.workers)
     ]
     for worker in workers:
         worker.warm_up()
     with _timers(stop) as every:
         every(1.0, "close-series", sweeper.sweep)
+        every(1.0, "follow-clock", store.clock.settle)
+        every(30.0, "watch", lambda: watch(store))
         every(5.0, "recover-jobs", lambda: store.jobs.requeue_expired(settings.enhancement.attempts))
         # Younger files may belong to an object that is being received right now.
         every(600.0, "sweep-orphans", lambda: store.sweep_orphans(timedelta(hours=1)))
@@ -113,12 +115,14 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
 
 def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Deliver series and ask for their commitment, a lane per destination, and ship the audit records beside."""
-    sender = DeliverySender(store, settings, name=_worker_name("sender"), now=utc_now)
-    requester = CommitmentRequester(store, settings, now=utc_now)
+    sender = DeliverySender(store, settings, name=_worker_name("sender"), now=store.clock)
+    requester = CommitmentRequester(store, settings, now=store.clock)
     recorder, shipper = Recorder(store, settings), Shipper(store, settings.audit)
     with _timers(stop) as every:
         every(0.5, "deliver", sender.dispatch)
         every(1.0, "commitment", requester.sweep)
+        # In two processes, because a process cannot tell that it is stuck itself.
+        every(30.0, "watch", lambda: watch(store))
         every(1.0, "record-audit", recorder.record)
         every(1.0, "ship-audit", shipper.ship)
         stop.wait()
@@ -142,6 +146,12 @@ def run_web(store: Store, settings: Settings, stop: threading.Event) -> None:
     if secret is not None:
         log.warning(events.FIRST_RUN, file=str(secret))
     serve(build_site(desk), settings.api, listener, stop)
+
+
+def watch(store: Store) -> None:
+    """Raise an alarm for whatever stays in a state for too long."""
+    for item in store.watchdog.watch():
+        log.error(events.OVERDUE, subject=item.subject, since=item.since.isoformat())
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.operations import check_enhancers, local_account, open_node_store
 from storage.errors import StorageError
+from storage.node_lock import NodeLock
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,18 @@ class Supervisor:
         self._stop = threading.Event()
 
     def run(self) -> int:
-        """Run until `stop`; returns 0 after a clean drain, 1 when a process had to be killed."""
+        """Run until `stop`; returns 0 after a clean drain, 1 when a process had to be killed.
+
+        Raises `StoreInUseError` where another node runs on the same SQLite file.
+        """
+        lock = NodeLock(self._settings.storage.resolved_database_url)
+        try:
+            return self._run()
+        finally:
+            lock.release()
+
+    def _run(self) -> int:
+        """Tend the processes until `stop`, then drain them."""
         # Migrations run once, here, before three processes open the database.
         self._note(events.NODE_STARTED)
         log.info(

@@ -15,6 +15,7 @@ from storage.delivery_records import NewAnswer, StoredObject
 from storage.destinations import lift_hold
 from storage.errors import IllegalTransitionError, NotFoundError
 from storage.job_rows import claimed_job, lock_job
+from storage.lease_clock import LeaseClock
 from storage.link_states import Promise
 from storage.mapping import delivery_record, job_record, stored_object
 from storage.operator_acts import hurry, resubmit
@@ -37,10 +38,11 @@ _EVENTS = {
 class Deliveries:
     """Read and answer the rows of DELIVER jobs. Every method is one short transaction."""
 
-    def __init__(self, database: Database, directory: Path, now: Clock) -> None:
+    def __init__(self, database: Database, directory: Path, now: Clock, clock: LeaseClock) -> None:
         self._database = database
         self._root = directory
         self._now = now
+        self._clock = clock
 
     def for_job(self, job_id: int, *, only_pending: bool = False) -> Parcels:
         """The instances of a DELIVER job with what is stored of each, ascending position."""
@@ -102,7 +104,7 @@ class Deliveries:
         The first copy of each instance goes out. Raises `NotFoundError` when nothing is stored of it.
         """
         with self._database.writing() as session:
-            row = order_received(session, series_id, destination, actor, at=self._now())
+            row = order_received(session, series_id, destination, actor, at=self._clock.at(session))
             return job_record(row)
 
     def send_derived(self, series_instance_uid: str, destination: str, actor: str) -> JobRecord:
@@ -111,7 +113,7 @@ class Deliveries:
         Raises `NotFoundError` when no derived series has this UID.
         """
         with self._database.writing() as session:
-            row = order_derived(session, series_instance_uid, destination, actor, at=self._now())
+            row = order_derived(session, series_instance_uid, destination, actor, at=self._clock.at(session))
             return job_record(row)
 
     def list(
@@ -175,9 +177,9 @@ class Deliveries:
         if row.state == JobState.PENDING:
             return
         if row.state == JobState.RETRY:
-            hurry(session, row, actor, at=self._now())
+            hurry(session, row, actor, at=self._clock.at(session))
         elif row.state in (JobState.FAILED, JobState.CANCELED):
-            resubmit(session, row, actor, at=self._now())
+            resubmit(session, row, actor, at=self._clock.at(session))
         else:
             raise IllegalTransitionError(row.state, JobEvent.RESUBMIT)
 

@@ -4,6 +4,7 @@ StorageError
 ├── SpoolError                  a file could not be made durable (any OSError but a full disk)
 │   └── SpoolFullError          no space: disk, quota, the configured reserve, or the database file
 ├── DatabaseUnavailableError    the database did not answer, is locked for too long, or is damaged
+├── StoreInUseError             another node runs on this SQLite file
 ├── SchemaError                 the schema of the database is unknown to this version
 ├── NotFoundError               no row has this key
 ├── TakenError                  another row has this key already
@@ -35,6 +36,15 @@ class SpoolFullError(SpoolError):
 
 class DatabaseUnavailableError(StorageError):
     """The database did not take the transaction. Nothing of it was kept; trying again later is safe."""
+
+
+class StoreInUseError(StorageError):
+    """Another node runs on this SQLite file; `holder` is its process id as it wrote it down."""
+
+    def __init__(self, holder: str) -> None:
+        who = f" (process {holder})" if holder else ""
+        super().__init__(f"another node{who} runs on this SQLite database; use PostgreSQL for several nodes")
+        self.holder = holder
 
 
 class SchemaError(StorageError):

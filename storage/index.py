@@ -21,6 +21,7 @@ from storage.content import note_content
 from storage.database import Database, changed
 from storage.errors import NotFoundError
 from storage.known import known_paths
+from storage.lease_clock import LeaseClock
 from storage.mapping import derived_record, instance_record, series_record
 from storage.records import (
     AddResult,
@@ -44,11 +45,12 @@ ClosingEvent = Literal[SeriesEvent.CLOSE, SeriesEvent.SKIP, SeriesEvent.HOLD, "c
 class Index:
     """Associations, series and instances."""
 
-    def __init__(self, database: Database, directory: Path, now: Clock) -> None:
+    def __init__(self, database: Database, directory: Path, now: Clock, clock: LeaseClock) -> None:
         self._database = database
         self._root = directory
         self._now = now
         self._arrivals = Arrivals(database.writer)
+        self._clock = clock
 
     # --- associations
 
@@ -185,7 +187,8 @@ class Index:
 
         def work() -> bool:
             with self._database.writing() as session:
-                return close_series(session, series_id, revision, closing, at=self._now())
+                at = self._clock.at(session)
+                return close_series(session, series_id, revision, closing, at=at)
 
         return self._database.retrying(work)
 

@@ -1,7 +1,8 @@
 """The queue of ENHANCE and DELIVER jobs. Every method is one short transaction.
 
 What a holder writes is compare-and-set on (RUNNING, token): once its lease expired and the job went to another,
-or an operator or a newer generation ended it, the old holder gets `LostClaimError` and nothing is changed.
+or an operator or a newer generation ended it, the old holder gets `LostClaimError` and nothing is changed. What is due
+and what has expired, the clock of the database decides.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from storage import claims, operator_acts
-from storage.clock import Clock
 from storage.database import Database
 from storage.errors import IllegalTransitionError, LostClaimError, NotFoundError
 from storage.job_rows import CANCELED_BY_OPERATOR, change_job, claimed_job, lock_job, move_job
+from storage.lease_clock import LeaseClock
 from storage.manifest import commit_manifest
 from storage.mapping import job_record
 from storage.pauses import PART_OF_KIND, is_paused
@@ -29,15 +30,16 @@ from storage.trail import TrailEvent, add_event
 
 Jobs = list[JobRecord]
 Names = list[str]
+_NOW = object()  # in place of a time: when the transaction takes place
 
 
 class JobQueue:
     """Claim, hold and end jobs; the operator's verbs."""
 
-    def __init__(self, database: Database, directory: Path, now: Clock) -> None:
+    def __init__(self, database: Database, directory: Path, clock: LeaseClock) -> None:
         self._database = database
         self._root = directory
-        self._now = now
+        self._clock = clock
 
     # --- the holder's verbs
 
@@ -62,7 +64,7 @@ class JobQueue:
         if not self._anything_due(kind, destination, only_before):
             return None
         with self._database.writing() as session:
-            at = self._now()
+            at = self._clock.at(session)
             if destination is None:
                 row = session.scalars(claims.next_enhance(at)).one_or_none()
             else:
@@ -80,14 +82,14 @@ class JobQueue:
                 row = claimed_job(session, job)
             except LostClaimError:
                 return HeartbeatResult(alive=False, cancel_requested=False)
-            at = self._now()
+            at = self._clock.at(session)
             change_job(session, row, at=at, lease_expires_at=at + lease)
             return HeartbeatResult(alive=True, cancel_requested=row.cancel_requested)
 
     def set_stage(self, job: JobRecord, stage: Stage) -> None:
         """Note how far the attempt has come. Raises `LostClaimError`."""
         with self._database.writing() as session:
-            row, at = claimed_job(session, job), self._now()
+            row, at = claimed_job(session, job), self._clock.at(session)
             change_job(session, row, at=at, stage=stage.value)
             _tell(session, row, TrailEvent.JOB_STAGE, at, {"stage": stage.value})
 
@@ -95,7 +97,9 @@ class JobQueue:
         """Add facts of the attempt to the trail, such as timings. Raises `LostClaimError`."""
         with self._database.writing() as session:
             row = claimed_job(session, job)
-            _tell(session, row, TrailEvent.JOB_NOTE, self._now(), {"attempt": row.attempts, **note})
+            _tell(
+                session, row, TrailEvent.JOB_NOTE, self._clock.at(session), {"attempt": row.attempts, **note}
+            )
 
     def fail(
         self, job: JobRecord, *, reason: str, message: str, retry_at: datetime | None = None
@@ -109,7 +113,7 @@ class JobQueue:
 
     def give_back(self, job: JobRecord, *, reason: str, message: str) -> JobRecord:
         """End the attempt for a clean stop: due again at once, and not counted. Raises `LostClaimError`."""
-        changes = {"not_before": self._now(), "attempts": max(job.attempts - 1, 0)}
+        changes = {"not_before": _NOW, "attempts": max(job.attempts - 1, 0)}
         return self._end(job, JobEvent.RETRY, TrailEvent.JOB_RETRY, reason=reason, message=message, **changes)
 
     def mark_canceled(
@@ -130,7 +134,9 @@ class JobQueue:
                 detail = f"{missing} instances are not delivered"
                 raise IllegalTransitionError(row.state, JobEvent.DONE, detail)
             done = {"result": dict(result or {})}
-            move_job(session, row, JobEvent.DONE, TrailEvent.JOB_SUCCEEDED, at=self._now(), **done)
+            move_job(
+                session, row, JobEvent.DONE, TrailEvent.JOB_SUCCEEDED, at=self._clock.at(session), **done
+            )
             return job_record(row)
 
     def commit_manifest(
@@ -148,7 +154,13 @@ class JobQueue:
         with self._database.writing() as session:
             row = claimed_job(session, job)
             jobs = commit_manifest(
-                session, row, derived, deliveries, result=result or {}, root=self._root, at=self._now()
+                session,
+                row,
+                derived,
+                deliveries,
+                result=result or {},
+                root=self._root,
+                at=self._clock.at(session),
             )
             return tuple(job_record(delivery) for delivery in jobs)
 
@@ -158,10 +170,10 @@ class JobQueue:
         """Take back the jobs whose lease expired: RETRY, or FAILED (ABANDONED) for an ENHANCE job that has
         used `max_attempts`; CANCELED where that was asked for. Each job as it is now."""
         with self._database.reading() as session:
-            if session.scalars(claims.expired(self._now()).limit(1)).one_or_none() is None:
+            if session.scalars(claims.expired(self._clock.at(session)).limit(1)).one_or_none() is None:
                 return []
         with self._database.writing() as session:
-            at = self._now()
+            at = self._clock.at(session)
             rows = session.scalars(claims.expired(at)).all()
             for row in rows:
                 claims.take_back(session, row, max_attempts, at=at)
@@ -173,7 +185,7 @@ class JobQueue:
         """PENDING, RETRY: CANCELED at once. RUNNING: asked to stop at its next step."""
         with self._database.writing() as session:
             row = lock_job(session, job_id)
-            operator_acts.cancel(session, row, actor, at=self._now())
+            operator_acts.cancel(session, row, actor, at=self._clock.at(session))
             return job_record(row)
 
     def resubmit(self, job_id: int, actor: str) -> JobRecord:
@@ -183,7 +195,7 @@ class JobQueue:
         """
         with self._database.writing() as session:
             row = lock_job(session, job_id)
-            return job_record(operator_acts.resubmit(session, row, actor, at=self._now()))
+            return job_record(operator_acts.resubmit(session, row, actor, at=self._clock.at(session)))
 
     def get(self, job_id: int) -> JobRecord:
         """The job. Raises `NotFoundError`."""
@@ -239,23 +251,25 @@ class JobQueue:
     ) -> JobRecord:
         """End the attempt by an event. No further attempt follows where a stop was asked for meanwhile."""
         with self._database.writing() as session:
-            row, at = claimed_job(session, job), self._now()
+            row, at = claimed_job(session, job), self._clock.at(session)
             if event is JobEvent.RETRY and row.cancel_requested:
                 event, name, reason = JobEvent.CANCEL, TrailEvent.JOB_CANCELED, CANCELED_BY_OPERATOR
+            if changes.get("not_before") is _NOW:
+                changes["not_before"] = at
             data = {"reason": reason, "stage": row.stage}
             move_job(session, row, event, name, at=at, data=data, reason=reason, message=message, **changes)
             return job_record(row)
 
     def _anything_due(self, kind: JobKind, destination: str | None, only_before: datetime | None) -> bool:
         """A look that takes no lock, so that idle workers never stand in the way of a writer."""
-        query = select(JobRow.id).where(claims.due(kind, self._now()))
-        if destination is not None:
-            query = query.where(JobRow.destination == destination)
-        if only_before is not None:
-            query = query.where(JobRow.created_at <= only_before)
         with self._database.reading() as session:
             if is_paused(session, PART_OF_KIND[kind]):
                 return False
+            query = select(JobRow.id).where(claims.due(kind, self._clock.at(session)))
+            if destination is not None:
+                query = query.where(JobRow.destination == destination)
+            if only_before is not None:
+                query = query.where(JobRow.created_at <= only_before)
             return session.scalar(query.limit(1)) is not None
 
 

@@ -19,6 +19,7 @@ from storage.destinations import Destinations
 from storage.idempotency import Idempotency
 from storage.index import Index
 from storage.job_queue import JobQueue
+from storage.lease_clock import LeaseClock
 from storage.listing import Listing
 from storage.migrate import current_revision, head_revision, upgrade
 from storage.pauses import Pauses
@@ -28,6 +29,7 @@ from storage.spool import Spool
 from storage.statistics import Statistics
 from storage.sweep import SweepReport
 from storage.trail import Trail
+from storage.watchdog import Watchdog
 
 __all__ = ["Store", "current_revision", "head_revision", "open_store", "upgrade"]
 
@@ -53,6 +55,8 @@ class Store:
     reviews: Reviews
     route_versions: RouteVersions
     alarms: Alarms
+    watchdog: Watchdog
+    clock: LeaseClock
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -80,26 +84,30 @@ def open_store(
     database_url: str,
     directory: Path,
     *,
-    now: Clock = utc_now,
+    now: Clock | None = None,
     reserve_bytes: int = 0,
     hard_percent: float = 100.0,
 ) -> Store:
     """Open the store: folders made (0700), schema upgraded, also when several processes start at once.
 
-    `reserve_bytes` and `hard_percent` (of the file system, used) are the marks of `Spool.check_space`.
+    `now` replaces every clock of the store, for tests; without it, times are told by the wall clock, and leases by
+    the clock of the database. `reserve_bytes` and `hard_percent` (of the file system, used) are the marks of
+    `Spool.check_space`.
     Raises `SpoolError`, `SpoolFullError`, `DatabaseUnavailableError`, or `SchemaError` for a newer schema.
     """
     root = directory.absolute()
     spool = Spool(root, reserve_bytes=reserve_bytes, hard_percent=hard_percent)
     upgrade(database_url)
     database = Database(database_url)
+    clock = LeaseClock(database, now)
+    now = now or utc_now
     return Store(
         spool=spool,
-        index=Index(database, root, now),
-        jobs=JobQueue(database, root, now),
-        deliveries=Deliveries(database, root, now),
-        destinations=Destinations(database, now),
-        commitments=Commitments(database, now),
+        index=Index(database, root, now, clock),
+        jobs=JobQueue(database, root, clock),
+        deliveries=Deliveries(database, root, now, clock),
+        destinations=Destinations(database, clock),
+        commitments=Commitments(database, clock),
         trail=Trail(database, now),
         listing=Listing(database, root),
         audit=AuditLog(database),
@@ -111,5 +119,7 @@ def open_store(
         reviews=Reviews(database, now),
         route_versions=RouteVersions(database, now),
         alarms=Alarms(database, now),
+        watchdog=Watchdog(database, clock),
+        clock=clock,
         _database=database,
     )

@@ -14,6 +14,7 @@ PROCESS_STARTED: Final = "process.started"
 PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
+OVERDUE: Final = "watchdog.overdue"
 
 ROUTES_UNUSABLE: Final = "routes.unusable"
 FIRST_RUN: Final = "page.first_run"

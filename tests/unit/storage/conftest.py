@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -178,6 +178,12 @@ def store(tmp_path: Path, database_url: str, clock: HandClock) -> Iterator[Store
 @pytest.fixture
 def scene(store: Store, clock: HandClock) -> Scene:
     return Scene(store, clock)
+
+
+@pytest.fixture
+def make_scene(clock: HandClock) -> Callable[[Store], Scene]:
+    """A scene on a store that a test opened by itself."""
+    return lambda store: Scene(store, clock)
 
 
 @pytest.fixture
