@@ -139,12 +139,14 @@ class NodeSection(Section):
 class Watermarks(Section):
     """How full the file system may get: a warning at `soft`, no new associations at `hard`.
 
-    `reserve` is free space in bytes that is kept whatever the percentages say.
+    `reserve` is free space in bytes that is kept whatever the percentages say; `reserve_file` is given up when all
+    else is gone, so that the database can still write.
     """
 
     soft: Percent = 80.0
     hard: Percent = 90.0
     reserve: Annotated[int, SizeBetween(at_least=0, at_most=10**15)] = 10**9
+    reserve_file: Annotated[int, SizeBetween(at_least=0, at_most=10**12)] = 256 * 2**20
 
     @model_validator(mode="after")
     def _ordered(self) -> Watermarks:

@@ -17,6 +17,7 @@ from config.key_paths import KeyPath, key_path_text, line_of
 from config.problems import in_file_order, list_problems
 from config.quantities import WRITTEN
 from config.receiving import ReceivingSection
+from config.retention import RetentionSection
 from config.sections import (
     CompletionSection,
     DeliverySection,
@@ -47,6 +48,7 @@ class Settings(Section):
     delivery: DeliverySection = DeliverySection()
     receiving: ReceivingSection = ReceivingSection()
     audit: AuditSection = AuditSection()
+    retention: RetentionSection = RetentionSection()
     api: ApiSection = ApiSection()
     logging: LoggingSection = LoggingSection()
 

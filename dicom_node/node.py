@@ -27,6 +27,7 @@ from dicom_node.audit.shipper import Shipper
 from dicom_node.desk.rules import RouteBook
 from dicom_node.intake.receiver import build_scp
 from dicom_node.intake.stability import StabilitySweeper
+from dicom_node.intake.upkeep import Upkeep
 from dicom_node.network.commitment import report_service
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
@@ -91,6 +92,7 @@ def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> Non
 def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Close quiet series, recover abandoned jobs and run enhancements."""
     sweeper = StabilitySweeper(store, settings, current=RouteBook(store, settings).settings)
+    upkeep = Upkeep(store, settings, stopping=stop.is_set)
     workers = [
         EnhanceWorker(store, settings, name=_worker_name(f"worker-{number}"), now=store.clock)
         for number in range(settings.enhancement.workers)
@@ -101,6 +103,9 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
         every(1.0, "close-series", sweeper.sweep)
         every(1.0, "follow-clock", store.clock.settle)
         every(30.0, "watch", lambda: watch(store))
+        every(10.0, "watch-disk", upkeep.watch_disk)
+        every(300.0, "delete-old", upkeep.delete_old)
+        every(60.0, "read-again", upkeep.read_again)
         every(5.0, "recover-jobs", lambda: store.jobs.requeue_expired(settings.enhancement.attempts))
         # Younger files may belong to an object that is being received right now.
         every(600.0, "sweep-orphans", lambda: store.sweep_orphans(timedelta(hours=1)))

@@ -27,6 +27,7 @@ from engine.registry import enhancer_names
 from storage.audit_chain import AuditRecord, ChainReport
 from storage.delivery_records import CommitmentRecord
 from storage.records import DeliveryRecord, DestinationStatus, EventRecord, JobRecord, SeriesRecord
+from storage.space import CRITICAL_PERCENT, Marks
 from storage.states import JobState, SeriesState
 from storage.store import Store, open_store
 
@@ -38,7 +39,14 @@ def open_node_store(settings: Settings) -> Store:
         section.resolved_database_url,
         section.directory,
         reserve_bytes=section.watermarks.reserve,
-        hard_percent=section.watermarks.hard,
+        # Above the hard mark no association is accepted any more; those that run may finish, down to this.
+        hard_percent=100.0 - min(CRITICAL_PERCENT, 100.0 - section.watermarks.hard),
+        marks=Marks(
+            soft_percent=section.watermarks.soft,
+            hard_percent=section.watermarks.hard,
+            reserve_bytes=section.watermarks.reserve,
+            reserve_file_bytes=section.watermarks.reserve_file,
+        ),
     )
 
 

@@ -80,7 +80,10 @@ def reopen_refused(session: Session, row: JobRow, *, at: datetime) -> None:
 
 def _refuse_outdated(session: Session, row: JobRow) -> None:
     """An earlier generation is not the series any more; enhancing it would send an incomplete one."""
-    generation = session.scalar(select(SeriesRow.generation).where(SeriesRow.id == row.series_id))
+    query = select(SeriesRow.generation, SeriesRow.purged_at).where(SeriesRow.id == row.series_id)
+    generation, purged_at = session.execute(query).one()
+    if purged_at is not None:
+        raise IllegalTransitionError(row.state, JobEvent.RESUBMIT, "the instances were deleted by retention")
     if generation != row.generation:
         detail = f"the series is in generation {generation}, the job belongs to {row.generation}"
         raise IllegalTransitionError(row.state, JobEvent.RESUBMIT, detail)

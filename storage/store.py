@@ -23,8 +23,11 @@ from storage.lease_clock import LeaseClock
 from storage.listing import Listing
 from storage.migrate import current_revision, head_revision, upgrade
 from storage.pauses import Pauses
+from storage.retention import Retention
 from storage.reviews import Reviews
 from storage.route_versions import RouteVersions
+from storage.scrub import Scrubber
+from storage.space import Marks, Space
 from storage.spool import Spool
 from storage.statistics import Statistics
 from storage.sweep import SweepReport
@@ -56,6 +59,9 @@ class Store:
     route_versions: RouteVersions
     alarms: Alarms
     watchdog: Watchdog
+    retention: Retention
+    scrubber: Scrubber
+    space: Space
     clock: LeaseClock
     _database: Database = field(repr=False)
 
@@ -87,12 +93,13 @@ def open_store(
     now: Clock | None = None,
     reserve_bytes: int = 0,
     hard_percent: float = 100.0,
+    marks: Marks | None = None,
 ) -> Store:
     """Open the store: folders made (0700), schema upgraded, also when several processes start at once.
 
     `now` replaces every clock of the store, for tests; without it, times are told by the wall clock, and leases by
     the clock of the database. `reserve_bytes` and `hard_percent` (of the file system, used) are the marks of
-    `Spool.check_space`.
+    `Spool.check_space`, `marks` those of `Space`.
     Raises `SpoolError`, `SpoolFullError`, `DatabaseUnavailableError`, or `SchemaError` for a newer schema.
     """
     root = directory.absolute()
@@ -120,6 +127,9 @@ def open_store(
         route_versions=RouteVersions(database, now),
         alarms=Alarms(database, now),
         watchdog=Watchdog(database, clock),
+        retention=Retention(database, root, clock),
+        scrubber=Scrubber(database, root, clock),
+        space=Space(root, marks or Marks(hard_percent=hard_percent, reserve_bytes=reserve_bytes)),
         clock=clock,
         _database=database,
     )

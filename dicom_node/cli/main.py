@@ -22,6 +22,7 @@ from dicom_node.cli import (
     health,
     people,
     records,
+    retention,
     run,
     transfer,
 )
@@ -48,6 +49,7 @@ app.add_typer(audit.audit_app, name="audit")
 app.add_typer(people.users_app, name="users")
 app.add_typer(people.tokens_app, name="tokens")
 app.add_typer(run.db_app, name="db")
+app.add_typer(retention.retention_app, name="retention")
 bench.bench_app.command("send")(bench_send.send)
 bench.bench_app.command("receive")(bench_receive.receive)
 app.add_typer(bench.bench_app, name="bench")

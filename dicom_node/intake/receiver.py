@@ -20,6 +20,7 @@ from dicom_node.network.services import ScpService
 from dicom_node.network.status import StoreResponse
 from storage.group_commit import GroupCommit
 from storage.pauses import Part
+from storage.space import Level
 from storage.store import Store
 
 _LARGEST = ReceivingSection().largest_object
@@ -68,14 +69,11 @@ def build_scp(
 
     `run_id` names this run of the receiver; associations that an earlier run left open are closed as lost.
     """
-    hard_percent = settings.storage.watermarks.hard
     ledger = AssociationLedger(
         store,
         Admission(settings.node.accept_from),
         run_id=run_id,
-        has_room=lambda: (
-            store.spool.usage().used_percent < hard_percent and not store.pauses.paused(Part.INTAKE)
-        ),
+        has_room=lambda: store.space.level() < Level.HARD and not store.pauses.paused(Part.INTAKE),
     )
     return StorageScp(
         ScpSettings.of(settings.node, settings.receiving),

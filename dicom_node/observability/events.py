@@ -14,6 +14,8 @@ PROCESS_STARTED: Final = "process.started"
 PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
+FILES_DAMAGED: Final = "files.damaged"
+SERIES_DELETED: Final = "series.deleted"
 OVERDUE: Final = "watchdog.overdue"
 
 ROUTES_UNUSABLE: Final = "routes.unusable"

@@ -19,7 +19,7 @@ api: {enabled: false}
 storage:
   directory: {directory}
   database_url: "sqlite:///{database}"
-  watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}}}
+  watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}, reserve_file: 0 B}}
 completion: {{quiet_period: 1 s, quiet_period_by_modality: {{CT: 1 s, MR: 1 s}}, interrupted_factor: 1}}
 enhancement: {{enhancer: classical, lease: 4 s}}
 delivery: {{backoff_first: 1 s, backoff_longest: 2 s}}
