@@ -6,6 +6,7 @@ what there is to do, they ask the database.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -81,7 +82,7 @@ def _run(role: Role, settings: Settings, stop: threading.Event) -> None:
 def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Answer associations; on stop, refuse new ones and let running ones finish within the drain limit."""
     reports = report_service(CommitmentReports(store, settings).heard)
-    scp = build_scp(store, settings, run_id=uuid.uuid4().hex, services=(reports,))
+    scp = build_scp(store, settings, run_id=_run_id(settings), services=(reports,))
     scp.start()
     try:
         stop.wait()
@@ -182,6 +183,12 @@ def _timers(stop: threading.Event) -> Iterator[Callable[[float, str, Callable[[]
         yield every
     finally:
         scheduler.shutdown(wait=True)
+
+
+def _run_id(settings: Settings) -> str:
+    """This node, the same after a restart and another than every node beside it, and this run of it."""
+    node = f"{socket.gethostname()}:{settings.node.host}:{settings.node.port}"
+    return f"{hashlib.sha256(node.encode()).hexdigest()[:16]}/{uuid.uuid4().hex}"
 
 
 def _worker_name(kind: str) -> str:

@@ -23,6 +23,7 @@ from storage.errors import NotFoundError
 from storage.known import known_paths
 from storage.lease_clock import LeaseClock
 from storage.mapping import derived_record, instance_record, series_record
+from storage.prefix import starts_with
 from storage.records import (
     AddResult,
     DerivedRecord,
@@ -88,11 +89,18 @@ class Index:
         self._database.retrying(work)
 
     def close_lost_associations(self, run_id: str) -> int:
-        """End, as lost, what earlier runs of the receiver left open; how many those were."""
+        """End, as lost, what earlier runs of this receiver left open; how many those were.
+
+        The part of `run_id` before a `/` names the node: what another node on the same database has open, is its
+        own business.
+        """
+        node = run_id.rpartition("/")[0]
         with self._database.writing() as session:
             query = select(AssociationRow.id).where(
                 AssociationRow.ended_at.is_(None), AssociationRow.run_id != run_id
             )
+            if node:
+                query = query.where(starts_with(AssociationRow.run_id, f"{node}/", self._database.dialect))
             lost = list(session.scalars(query))
             for association_id in lost:
                 self._end(session, association_id, "lost")

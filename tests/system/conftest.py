@@ -18,7 +18,7 @@ node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
 api: {enabled: false}
 storage:
   directory: {directory}
-  database_url: "sqlite:///{database}"
+  database_url: "{database}"
   watermarks: {{soft: 99 %, hard: 100 %, reserve: {reserve}, reserve_file: 0 B}}
 completion: {{quiet_period: 1 s, quiet_period_by_modality: {{CT: 1 s, MR: 1 s}}, interrupted_factor: 1}}
 enhancement: {{enhancer: classical, lease: 4 s}}
@@ -72,15 +72,23 @@ def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Runn
     """Start a node in processes of its own; killed at the end if a test left it running."""
     nodes: list[RunningNode] = []
 
-    def start(*, directory: Path | None = None, reserve: str = "1 MB", extra: str = "") -> RunningNode:
-        config = tmp_path / "node.yaml"
+    def start(
+        *,
+        directory: Path | None = None,
+        reserve: str = "1 MB",
+        extra: str = "",
+        name: str = "node",
+        database: str | None = None,
+    ) -> RunningNode:
+        config = tmp_path / name / "node.yaml" if name != "node" else tmp_path / "node.yaml"
+        config.parent.mkdir(exist_ok=True)
         config.write_text(
             CONFIG.format(
                 port=free_port(),
                 archive_port=archive_port,
                 directory=directory or tmp_path / "node-data",
                 # Beside the spool, not in it, so that a full spool is not also a full database.
-                database=tmp_path / "node.db",
+                database=database or f"sqlite:///{tmp_path / 'node.db'}",
                 reserve=reserve,
             )
             + extra

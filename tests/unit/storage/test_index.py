@@ -229,3 +229,14 @@ def test_series_are_listed_newest_first_and_by_filter(scene):
     assert _ids(index.list_series(state=SeriesState.STABLE)) == [second.id]
     assert _ids(index.list_series(modality="MR")) == []
     assert _ids(index.list_series(study_instance_uid="1.2", limit=1, offset=1)) == [first.id]
+
+
+def test_a_node_closes_what_its_own_earlier_run_left_open_and_nothing_of_another_node(scene):
+    ours = scene.associate("ours/1")
+    theirs = scene.associate("theirs/1")
+
+    assert scene.store.index.close_lost_associations("ours/2") == 1
+
+    scene.add("1.1.1", series="1.1", association=ours)
+    scene.add("1.2.1", series="1.2", association=theirs)
+    assert [series.series_instance_uid for series in scene.store.index.closable_series()] == ["1.1"]

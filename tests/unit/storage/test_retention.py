@@ -343,7 +343,7 @@ def test_no_reachable_state_has_something_deleted_that_is_not_delivered(tmp_path
     machine = type("OfThisTest", (Life,), {"make": staticmethod(make)})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
 
