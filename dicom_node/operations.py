@@ -26,7 +26,14 @@ from dicom_node.observability import events
 from engine.registry import enhancer_names
 from storage.audit_chain import AuditRecord, ChainReport
 from storage.delivery_records import CommitmentRecord
-from storage.records import DeliveryRecord, DestinationStatus, EventRecord, JobRecord, SeriesRecord
+from storage.records import (
+    AlarmRecord,
+    DeliveryRecord,
+    DestinationStatus,
+    EventRecord,
+    JobRecord,
+    SeriesRecord,
+)
 from storage.space import CRITICAL_PERCENT, Marks
 from storage.states import JobState, SeriesState
 from storage.store import Store, open_store
@@ -133,6 +140,21 @@ class Operations:
         """Leave a held series alone for good; its instances stay stored."""
         series = self._store.index.get_series(int(key) if key.isdecimal() else key)
         return self._store.index.discard_series(series.id, actor)
+
+    def reopen_series(self, key: str, *, actor: str) -> SeriesRecord:
+        """Look at a closed series again, with every instance that came late."""
+        series = self._store.index.get_series(int(key) if key.isdecimal() else key)
+        return self._store.index.reopen_series(series.id, actor)
+
+    # --- alarms
+
+    def alarms(self) -> list[AlarmRecord]:
+        """What a person has to know now, the oldest first."""
+        return self._store.alarms.active()
+
+    def clear_alarm(self, code: str, subject: str, *, actor: str) -> bool:
+        """End an alarm that somebody has seen; False when there was none. What lasts is raised again."""
+        return self._store.alarms.clear(code, subject, actor=actor)
 
     # --- jobs and deliveries
 

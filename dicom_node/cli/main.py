@@ -11,6 +11,7 @@ import typer
 from config.errors import ConfigError
 from dicom_node import __version__
 from dicom_node.cli import (
+    alarms,
     audit,
     bench,
     bench_receive,
@@ -49,6 +50,7 @@ app.add_typer(audit.audit_app, name="audit")
 app.add_typer(people.users_app, name="users")
 app.add_typer(people.tokens_app, name="tokens")
 app.add_typer(run.db_app, name="db")
+app.add_typer(alarms.alarms_app, name="alarms")
 app.add_typer(retention.retention_app, name="retention")
 bench.bench_app.command("send")(bench_send.send)
 bench.bench_app.command("receive")(bench_receive.receive)

@@ -159,6 +159,14 @@ def series_send(
     console.print(f"Job {job.id} sends it to {to}.")
 
 
+@series_app.command("reopen")
+def series_reopen(key: SeriesKey, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Look at a closed series again, with the images that came late."""
+    with operations(config) as ops:
+        series = ops.reopen_series(key, actor=actor())
+    console.print(f"Series {series.id} is {series.state}, generation {series.generation}.")
+
+
 @jobs_app.command("list")
 def jobs_list(
     config: ConfigOption = DEFAULT_CONFIG,

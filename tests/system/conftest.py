@@ -15,7 +15,7 @@ from engine.phantom import head_phantom, noisy_ct
 
 CONFIG = """\
 node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
-api: {enabled: false}
+api: {{enabled: false}}
 storage:
   directory: {directory}
   database_url: "{database}"
