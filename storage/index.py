@@ -100,7 +100,9 @@ class Index:
                 AssociationRow.ended_at.is_(None), AssociationRow.run_id != run_id
             )
             if node:
-                query = query.where(starts_with(AssociationRow.run_id, f"{node}/", self._database.dialect))
+                ours = starts_with(AssociationRow.run_id, f"{node}/", self._database.dialect)
+                # A run without the name of its node is one of a version that knew one node only.
+                query = query.where(ours | ~AssociationRow.run_id.contains("/"))
             lost = list(session.scalars(query))
             for association_id in lost:
                 self._end(session, association_id, "lost")
