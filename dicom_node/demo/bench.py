@@ -71,7 +71,8 @@ class RunningNode:
                 stderr=log,
                 env=self._environ,
             )
-        self.wait_for(self.answers, timedelta(seconds=60), "a C-ECHO answer")
+        # Ten seconds on a quiet machine; a busy one is no reason to call a node dead.
+        self.wait_for(self.answers, timedelta(seconds=180), "a C-ECHO answer")
 
     def stop(self) -> int:
         """Drain with SIGTERM as an administrator would; returns the exit status."""

@@ -21,7 +21,7 @@ from engine.phantom import head_phantom
 from storage.states import JobState
 from storage.store import open_store
 
-LIMIT = timedelta(seconds=200)
+LIMIT = timedelta(seconds=400)
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def short_series(tmp_path: Path) -> list[list[Path]]:
     return [write_ct_series(volume, tmp_path / f"scanner-{seed}", seed=seed) for seed in range(4)]
 
 
+@pytest.mark.timeout(900)
 def test_two_nodes_on_one_database_make_and_send_each_series_once(
     start_node: Callable[..., RunningNode],
     start_archive: Callable[..., Archive],
