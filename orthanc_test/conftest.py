@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,29 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
             port=int(os.environ.get("ORTHANC_DICOM_PORT", "4242")),
         )
         return
+    with _running(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture
+def start_orthanc(tmp_path: Path) -> Iterator[Callable[..., Orthanc]]:
+    """Start one more Orthanc of ours, with settings of its own."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> Orthanc:
+            folder = tmp_path / "orthanc"
+            folder.mkdir()
+            return stack.enter_context(_running(folder, **settings))
+
+        yield start
+
+
+@contextmanager
+def _running(folder: Path, **settings: Any) -> Iterator[Orthanc]:
+    """An Orthanc on free ports, with its files in a folder."""
     program = shutil.which("Orthanc")
     if program is None:
         pytest.skip("Orthanc is not installed (apt-get install orthanc)")
-    folder = tmp_path_factory.mktemp("orthanc")
     http, dicom = free_port(), free_port()
     configuration = {
         "Name": "PACS",
@@ -111,6 +131,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         "DicomCheckCalledAet": True,
         "OverwriteInstances": False,
         "Plugins": [],
+        **settings,
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (folder / "orthanc.log").open("wb") as log:

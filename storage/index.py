@@ -42,6 +42,8 @@ from storage.trail import TrailEvent, add_event
 
 ClosingEvent = Literal[SeriesEvent.CLOSE, SeriesEvent.SKIP, SeriesEvent.HOLD, "close", "skip", "hold"]
 
+_MOST_IN_A_LIST = 500  # values of one statement
+
 
 class Index:
     """Associations, series and instances."""
@@ -273,6 +275,17 @@ class Index:
         query = select(DerivedRow.id).where(DerivedRow.series_instance_uid == series_instance_uid).limit(1)
         with self._database.reading() as session:
             return session.scalar(query) is not None
+
+    def derived_instances_known(self, sop_instance_uids: Collection[str]) -> bool:
+        """Whether any of these instances is one of the store's own outputs."""
+        uids = list(sop_instance_uids)
+        with self._database.reading() as session:
+            for start in range(0, len(uids), _MOST_IN_A_LIST):
+                part = uids[start : start + _MOST_IN_A_LIST]
+                query = select(DerivedRow.id).where(DerivedRow.sop_instance_uid.in_(part)).limit(1)
+                if session.scalar(query) is not None:
+                    return True
+        return False
 
     def known_paths(self, paths: Collection[Path]) -> set[Path]:
         """Those of the paths that a row names or that a running attempt is writing."""

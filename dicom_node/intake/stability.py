@@ -22,6 +22,7 @@ from dicom_node.errors import Reason
 from dicom_node.intake.closing import Assessment, Closing, SourceCount, assess, conclude
 from dicom_node.intake.content import content_digests
 from dicom_node.intake.inquiries import Inquiries
+from dicom_node.intake.own_output import is_own_output
 from dicom_node.network.count import count_instances
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
@@ -166,7 +167,8 @@ class StabilitySweeper:
             if self._index.note_content(series.id, told).revision != series.revision:
                 return None
             instances = self._index.instances(series.id)
-        own = self._index.derived_series_known(series.series_instance_uid)
+        root = self._settings.derivation.uid_root
+        own = is_own_output(self._index, series, instances, uid_root=root)
         return assess(series, instances, self._settings, is_own_output=own)
 
     def _source_known(self, series: SeriesRecord, assessment: Assessment, watch: _Watch, now: float) -> bool:

@@ -70,9 +70,9 @@ def serve_with_library(
     Raises `ProtocolViolationError` when it is none, and `PeerGoneError` when the library aborted.
     """
     fragments = P_DATA()
-    pieces = [(context_id, b"\x03" + encoded)]
+    pieces: list[Any] = [[context_id, b"\x03" + encoded]]
     if data:
-        pieces.append((context_id, b"\x02" + data))
+        pieces.append([context_id, b"\x02" + data])
     fragments.presentation_data_value_list = pieces
     message = DIMSEMessage()
     try:
