@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from config.commitment import PeerCommitment
 from config.settings import Settings
 from dicom_node.demo.bench import RunningNode, free_port
 from dicom_node.doctor.exchange import check_exchange
 from dicom_node.doctor.findings import Finding, Level
+from dicom_node.doctor.keeping import check_commitment
 from dicom_node.doctor.peers import check_peer
 
 pytestmark = pytest.mark.skipif(
@@ -84,3 +86,19 @@ def test_with_the_node_running_the_object_comes_in_by_its_own_door(orthanc: Any,
     with node.operations() as operations:
         (series,) = operations.series()
     assert series.calling_ae == orthanc.ae_title
+
+
+def test_orthanc_promises_to_keep_the_object_and_its_report_reaches_us(orthanc: Any, port: int) -> None:
+    known = {"AET": "ENHANCE", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+    orthanc.raw("PUT", "/modalities/enhance", json.dumps(known).encode())
+    written = settings(orthanc, port, "ORTHANC")
+    peer = written.peer("pacs")
+    assert peer is not None
+    asked = peer.model_copy(update={"commitment": PeerCommitment()})
+
+    assert levels(check_commitment(asked)) == [Level.OK]
+    there, kept, back = check_exchange(written, asked)
+
+    orthanc.raw("DELETE", "/modalities/enhance")
+    assert levels([there, kept, back]) == [Level.OK] * 3, kept
+    assert "promised to keep" in kept.seen

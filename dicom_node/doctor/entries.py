@@ -59,6 +59,11 @@ def _caller(settings: Settings, peer: Peer) -> Entry:
             ),
             ("SOP classes", "; ".join(_named(uid) for uid in SENT_SOP_CLASSES)),
             ("Transfer syntaxes", "Explicit VR Little Endian, or else Implicit VR Little Endian"),
+            *(
+                (("Commitment reports to", f"{settings.calling_title(peer)}, port {settings.node.port}"),)
+                if peer.commitment
+                else ()
+            ),
         ),
     )
 

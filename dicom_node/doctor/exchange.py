@@ -7,9 +7,6 @@ running; otherwise a listener of this check takes its place, admits by the same 
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import dcmread
@@ -17,21 +14,18 @@ from pydicom import dcmread
 from config.sections import Peer
 from config.settings import Settings
 from dicom_node.doctor.findings import Area, Finding
+from dicom_node.doctor.keeping import check_report
+from dicom_node.doctor.listener import Watcher, listening
 from dicom_node.doctor.peers import impatient
 from dicom_node.errors import (
     AssociationLostError,
     AssociationRejectedError,
-    CannotListenError,
     PeerError,
     Reason,
 )
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
-from dicom_node.intake.admission import Admission
-from dicom_node.network.received import AssociationInfo, AssociationRequest, ReceivedInstance, buffered
 from dicom_node.network.retrieve import DESTINATION_UNKNOWN, MoveResult, move_series
-from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.scu import Outgoing, outgoing, send
-from dicom_node.network.status import STORED, Ending, Rejection, StoreResponse
 from engine.phantom import head_phantom
 
 _STYLE = PhantomStyle(
@@ -40,58 +34,21 @@ _STYLE = PhantomStyle(
     study_key="doctor",
     series_description="DICOM NODE DOCTOR TEST",
 )
-_ARRIVAL_S = 10.0
 _REMOVE = "Delete patient DICOM-NODE-DOCTOR at the peer when you are done."
 
 
-class Watcher:
-    """A listener that admits as the node would, keeps nothing and remembers who came."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-        self._came = threading.Event()
-        self._uids: set[str] = set()
-        self.turned_away: list[tuple[AssociationRequest, Rejection]] = []
-
-    def admits(self, request: AssociationRequest) -> bool:
-        """Say what the node would say."""
-        return self._admission.admits(request)
-
-    def opened(self, request: AssociationRequest) -> int:
-        """Nothing is recorded."""
-        del request
-        return 0
-
-    def rejected(self, request: AssociationRequest, rejection: Rejection) -> None:
-        """Remember it for the finding."""
-        self.turned_away.append((request, rejection))
-
-    def closed(self, association: AssociationInfo, ending: Ending) -> None:
-        """Nothing is recorded."""
-
-    def receive(self, received: ReceivedInstance) -> StoreResponse:
-        """Acknowledge and forget: this was a test object."""
-        self._uids.add(received.sop_instance_uid)
-        self._came.set()
-        return STORED
-
-    def saw(self, sop_instance_uid: str) -> bool:
-        """Whether the object has arrived, or does within a moment."""
-        self._came.wait(_ARRIVAL_S)
-        return sop_instance_uid in self._uids
-
-
 def check_exchange(settings: Settings, peer: Peer) -> list[Finding]:
-    """Send the test object to a peer (with our AE title filled in), then ask for it back."""
+    """Send the test object to a peer (with our AE title filled in), have it committed, then ask for it back."""
     area, peer = Area("exchange", peer.name), impatient(peer)
     with tempfile.TemporaryDirectory(prefix="dicom-node-doctor-") as folder:
         (path,) = write_ct_series(
             head_phantom((1, 64, 64), (3.0, 3.6, 3.6)), Path(folder) / "s", style=_STYLE
         )
-        there, arrived = _store(area, peer, outgoing(path))
+        item = outgoing(path)
+        there, arrived = _store(area, peer, item)
         if not arrived:
             return [there]
-        return [there, _back(area, settings, peer, path)]
+        return [there, *check_report(settings, peer, item), _back(area, settings, peer, path)]
 
 
 def _store(area: Area, peer: Peer, item: Outgoing) -> tuple[Finding, bool]:
@@ -114,7 +71,7 @@ def _store(area: Area, peer: Peer, item: Outgoing) -> tuple[Finding, bool]:
 def _back(area: Area, settings: Settings, peer: Peer, path: Path) -> Finding:
     """Ask for the object at our first AE title and say whether it came."""
     dataset = dcmread(path, stop_before_pixels=True)
-    with _listening(settings) as watcher:
+    with listening(settings) as watcher:
         try:
             result = move_series(
                 peer, settings.node.ae_titles[0], dataset.StudyInstanceUID, dataset.SeriesInstanceUID
@@ -179,19 +136,3 @@ def _untested(area: Area, seen: str) -> Finding:
         meaning="Whether the peer can send to this node is not known yet.",
         fix="Send one series from the peer's console and look at `dicom-node series list`.",
     )
-
-
-@contextmanager
-def _listening(settings: Settings) -> Iterator[Watcher | None]:
-    """A listener on our port for the time of the check; None when the node itself is listening."""
-    watcher = Watcher(Admission(settings.node.accept_from))
-    scp = StorageScp(ScpSettings.of(settings.node), buffered(watcher.receive), watcher)
-    try:
-        scp.start()
-    except CannotListenError:
-        yield None
-        return
-    try:
-        yield watcher
-    finally:
-        scp.stop()

@@ -17,6 +17,7 @@ from config.sections import Peer
 from config.settings import Settings
 from dicom_node.doctor.exchange import check_exchange
 from dicom_node.doctor.findings import Level
+from dicom_node.doctor.keeping import check_commitment
 from dicom_node.doctor.peers import check_peer
 
 
@@ -52,6 +53,15 @@ def test_an_archive_that_takes_everything_is_fine(start_storescp):
 
     assert [finding.level for finding in findings] == [Level.OK] * 3
     assert "Explicit VR Little Endian and Implicit VR Little Endian" in findings[1].seen
+
+
+def test_an_archive_without_storage_commitment_is_a_problem_where_it_is_asked(start_storescp):
+    port, _ = start_storescp()
+
+    assert check_commitment(archive(port)) == []
+    (finding,) = check_commitment(archive(port, commitment={}))
+    assert finding.level is Level.PROBLEM
+    assert "does not offer storage commitment" in finding.seen
 
 
 def test_an_archive_that_wants_implicit_vr_only_is_a_warning(start_storescp):
