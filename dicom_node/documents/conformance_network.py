@@ -70,11 +70,12 @@ _ANSWERS: Final[tuple[tuple[str, int], ...]] = (
 )
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.DELIVERED: "delivered; a warning is kept with the instance",
-    Verdict.BUSY: "the destination is left alone for a while; then the rest of the series is sent",
-    Verdict.LATER: "this instance is sent again later",
-    Verdict.RENEGOTIATE: "sent once more on a new association",
-    Verdict.PAUSE: "sending to the destination pauses until a person has looked",
-    Verdict.REFUSED: "this instance is refused for good; an operator may try again",
+    Verdict.BUSY: "the association is released; the destination is left alone for a while",
+    Verdict.LATER: "the other instances go on; this one is sent again later",
+    Verdict.RENEGOTIATE: "once more on a new association, then refused for good",
+    Verdict.PAUSE: "the association is released; an operator is told, and the destination "
+    "is asked again after the longest wait",
+    Verdict.REFUSED: "this instance is refused for good, the others go on; an operator may try again",
 }
 
 
@@ -102,7 +103,7 @@ def association_policies(settings: Settings) -> str:
     rows = [
         ("Application context name", APPLICATION_CONTEXT),
         ("Associations accepted at the same time", node.max_associations),
-        ("Associations to one destination at the same time", "as configured per peer, default 1"),
+        ("Associations to one destination at the same time", "as configured per peer: 1 (default) or 2"),
         ("Maximum PDU length received", f"{node.max_pdu} bytes"),
         ("Asynchronous operations window", "not negotiated: one operation at a time"),
         ("SCP/SCU role selection", "only for Storage Commitment; for storage the requestor is SCU"),
@@ -147,13 +148,16 @@ def storage_scu(settings: Settings) -> str:
     delivery = settings.delivery
     return document(
         "### 3.3 Storage SCU",
-        f"Derived instances are proposed with {UID(EXPLICIT_LE).name} and {UID(IMPLICIT_LE).name} in one "
-        "presentation context for each SOP class. Pixel data are sent uncompressed; values of source pixels that "
-        "were compressed with loss stay marked so. Instances of one series go over one association.",
+        "Every instance is proposed in the transfer syntax it is stored in, in a presentation context of its own, "
+        f"and goes out byte for byte. What is stored in {UID(EXPLICIT_LE).name}, as derived instances are, is "
+        f"proposed in {UID(IMPLICIT_LE).name} too, and converted where the peer accepts nothing else. Values of "
+        "source pixels that were compressed with loss stay marked so. A series goes over one association, or over "
+        "two where the peer is configured so.",
         table(("answer", "consequence"), [(label, _VERDICTS[judge(status)]) for label, status in _ANSWERS]),
         "A destination that cannot be reached, rejects for the moment or breaks off is tried again: after "
-        f"{_seconds(delivery.backoff_first)}, doubling up to {_seconds(delivery.backoff_longest)}, for "
-        f"{delivery.give_up_after.total_seconds() / 86400:g} days. An instance without an answer counts as not sent.",
+        f"at most {_seconds(delivery.backoff_first)}, doubling up to {_seconds(delivery.backoff_longest)}, with "
+        f"jitter, for {delivery.give_up_after.total_seconds() / 86400:g} days; after {delivery.circuit_opens_at} "
+        "failures in a row a C-ECHO has to succeed first. An instance without an answer counts as not sent.",
         "Verification SCU: `dicom-node echo` and `dicom-node doctor`.",
         *_commitment(settings),
     )
@@ -171,7 +175,9 @@ def _commitment(settings: Settings) -> list[str]:
     columns = ("destination", "answer within", "asks", "resends", "association kept open for a report")
     return [
         "Storage Commitment Push Model SCU: N-ACTION for all instances of a delivery; N-EVENT-REPORT is accepted on "
-        "the same association or on one of the destination, which then proposes the SCP role.",
+        "the same association or on one of the destination, which then proposes the SCP role, at any time and also "
+        "after a restart. Instances that failed with 0110, 0112, 0131 or 0213 are sent again; 0119, 0122 and others "
+        "stand.",
         table(columns, rows),
     ]
 
