@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.clock import Clock
@@ -45,12 +45,18 @@ class Deliveries:
         self._clock = clock
 
     def for_job(self, job_id: int, *, only_pending: bool = False) -> Parcels:
-        """The instances of a DELIVER job with what is stored of each, ascending position."""
+        """The instances of a DELIVER job with what is stored of each, ascending position.
+
+        Instances whose row is gone, long delivered and deleted, are left out.
+        """
         query = (
             select(DeliveryRow, DerivedRow, InstanceRow)
             .outerjoin(DerivedRow, DerivedRow.id == DeliveryRow.derived_id)
             .outerjoin(InstanceRow, InstanceRow.id == DeliveryRow.instance_id)
-            .where(DeliveryRow.job_id == job_id)
+            .where(
+                DeliveryRow.job_id == job_id,
+                or_(DeliveryRow.derived_id.is_not(None), DeliveryRow.instance_id.is_not(None)),
+            )
             .order_by(DerivedRow.position, DeliveryRow.id)
         )
         if only_pending:
