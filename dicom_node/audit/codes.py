@@ -32,7 +32,8 @@ APPLICATION_STOP = Code("110121", "Application Stop")
 LOGIN = Code("110122", "Login")
 LOGOUT = Code("110123", "Logout")
 NODE_AUTHENTICATION = Code("110126", "Node Authentication")
-SECURITY_CONFIGURATION = Code("110129", "Security Configuration")
+SOFTWARE_CONFIGURATION = Code("110131", "Software Configuration")
+RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
 USER_SECURITY_CHANGED = Code("110137", "User Security Attributes Changed")
 
 # Audit Active Participant Role ID Code (CID 402).

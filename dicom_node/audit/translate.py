@@ -214,18 +214,28 @@ class Translator:
 
     def rights_changed(self, event: EventRecord) -> Messages:
         """Security Alert: an account or a key was made, changed or removed."""
+        return [self._alert_by_person(event, codes.USER_SECURITY_CHANGED, "user", "token")]
+
+    def settings_changed(self, event: EventRecord) -> Messages:
+        """Security Alert: a person changed what the node does with the images to come."""
+        return [self._alert_by_person(event, codes.SOFTWARE_CONFIGURATION, "part", "version")]
+
+    def denied(self, event: EventRecord) -> Messages:
+        """Security Alert: a person asked for what is not theirs."""
+        return [self._alert_by_person(event, codes.RESTRICTED_FUNCTION, "path", "reason")]
+
+    def _alert_by_person(self, event: EventRecord, kind: Code, *subjects: str) -> AuditMessage:
         person = Participant(_actor(event), False, host=_text(event, "host"))
-        facts = {"Alert Description": event.name}
-        subject = str(event.data.get("user") or event.data.get("token") or "unknown")
-        return [self._alert(event, codes.USER_SECURITY_CHANGED, person, subject, facts)]
+        subject = next((str(event.data[key]) for key in subjects if event.data.get(key)), event.name)
+        return self._alert(event, kind, person, subject, {"Alert Description": event.name})
 
     def _alert(
         self, event: EventRecord, kind: Code, by: Participant, subject: str, facts: Mapping[str, str]
     ) -> AuditMessage:
         us = self._us.participant(requestor=True)
         about = SubjectObject(subject, codes.NODE_ID, role=ObjectRole.SECURITY_RESOURCE, details=facts)
-        expected = kind is codes.USER_SECURITY_CHANGED
-        outcome = Outcome.SUCCESS if expected else Outcome.MINOR_FAILURE
+        refused = kind in (codes.NODE_AUTHENTICATION, codes.RESTRICTED_FUNCTION)
+        outcome = Outcome.MINOR_FAILURE if refused else Outcome.SUCCESS
         return AuditMessage(
             codes.SECURITY_ALERT,
             Action.EXECUTE,
@@ -306,9 +316,12 @@ _TOLD_BY: Mapping[str, Callable[[Translator, EventRecord], Messages]] = {
     TrailEvent.JOB_CANCELED: Translator.decided,
     TrailEvent.JOB_RESUBMITTED: Translator.decided,
     TrailEvent.DELIVERY_RETRIED: Translator.decided,
+    TrailEvent.DELIVERY_ORDERED: Translator.decided,
+    "review.kept": Translator.decided,
     events.INSTANCES_VIEWED: Translator.viewed,
     events.INSTANCES_EXPORTED: Translator.exported,
     events.INSTANCES_DELETED: Translator.deleted,
+    "series.purged": Translator.deleted,
     events.USER_LOGGED_IN: Translator.logged_in,
     events.USER_LOGIN_FAILED: Translator.login_failed,
     events.USER_LOGGED_OUT: Translator.logged_out,
@@ -317,6 +330,10 @@ _TOLD_BY: Mapping[str, Callable[[Translator, EventRecord], Messages]] = {
     "user.removed": Translator.rights_changed,
     "token.created": Translator.rights_changed,
     "token.revoked": Translator.rights_changed,
+    "routes.applied": Translator.settings_changed,
+    "line.paused": Translator.settings_changed,
+    "line.resumed": Translator.settings_changed,
+    "access.denied": Translator.denied,
     events.AUDIT_READ: Translator.log_read,
 }
 TOLD_EVENTS = frozenset(str(name) for name in _TOLD_BY)

@@ -111,6 +111,8 @@ def test_two_studies_over_one_association_are_two_messages(store, receive_series
         ),
         ("user.added", {**PERSON, "user": "bert", "role": "viewer"}, "110113", "110137", 0),
         ("token.revoked", {**PERSON, "token": 7}, "110113", "110137", 0),
+        ("routes.applied", {**PERSON, "version": 3}, "110113", "110131", 0),
+        ("access.denied", {**PERSON, "path": "/api/users"}, "110113", "110132", 4),
     ],
 )
 def test_events_of_the_node_and_of_people(
@@ -137,6 +139,7 @@ def test_events_of_the_node_and_of_people(
         (events.INSTANCES_VIEWED, "110103", "R", "6"),
         (events.INSTANCES_EXPORTED, "110106", "R", "10"),
         (events.INSTANCES_DELETED, "110105", "D", "15"),
+        (TrailEvent.DELIVERY_ORDERED, "110103", "U", "6"),
     ],
 )
 def test_what_a_person_does_with_a_series_names_person_and_study(
@@ -155,8 +158,9 @@ def test_what_a_person_does_with_a_series_names_person_and_study(
     assert tree_of(record).find("ActiveParticipant").get("UserID") == "web:anna"
 
 
-def test_what_the_node_deletes_by_itself_is_told_as_its_own_act(store, recorded, faults_of) -> None:
-    store.trail.append(events.INSTANCES_DELETED, data={"study_instance_uid": "1.2.9"})
+@pytest.mark.parametrize("name", [events.INSTANCES_DELETED, "series.purged"])
+def test_what_the_node_deletes_by_itself_is_told_as_its_own_act(store, recorded, faults_of, name) -> None:
+    store.trail.append(name, data={"study_instance_uid": "1.2.9"})
 
     (record,) = recorded()
 
