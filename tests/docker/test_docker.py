@@ -203,6 +203,17 @@ def test_the_viewer_asks_the_archive_where_it_answers(orthanc_json: dict[str, An
     assert server.count("{") == server.count("}")
 
 
+def test_the_page_is_reached_through_a_proxy_that_the_node_believes(compose: dict[str, Any]) -> None:
+    page = load_settings(DOCKER / "node.yaml").api
+    server = (DOCKER / "ohif" / "nginx.conf").read_text()
+    (subnet,) = compose["networks"]["web"]["ipam"]["config"]
+
+    assert [str(network) for network in page.proxies] == [subnet["subnet"]]
+    assert f"set $page http://node:{page.port};" in server
+    assert "127.0.0.1:8080:8080" in compose["services"]["ohif"]["ports"]
+    assert {"node", "ohif"} <= {n for n, s in compose["services"].items() if "web" in s["networks"]}
+
+
 def test_a_real_orthanc_takes_the_configuration_and_answers(
     orthanc_json: dict[str, Any], tmp_path: Path
 ) -> None:
