@@ -67,13 +67,14 @@ class AuditLog:
             state = _state(session)
             newest = session.scalar(select(func.max(EventRow.id))) or 0
             late = _MAY_APPEAR_LATE if session.get_bind().dialect.name == "postgresql" else 0
+            silent = [number for number in passed_over if number > state.event_cursor - late] if late else []
             query = (
                 select(EventRow)
                 .where(
                     EventRow.id > state.event_cursor - late,
                     EventRow.id <= newest,
                     EventRow.name.in_(names),
-                    EventRow.id.not_in(passed_over),
+                    EventRow.id.not_in(silent),
                 )
                 .order_by(EventRow.id)
                 .limit(limit)
