@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
+from config.alerts import AlertsSection
 from config.api import ApiSection
 from config.audit import AuditSection
 from config.conflicts import Conflict, find_conflicts
@@ -50,6 +51,7 @@ class Settings(Section):
     audit: AuditSection = AuditSection()
     retention: RetentionSection = RetentionSection()
     api: ApiSection = ApiSection()
+    alerts: AlertsSection = AlertsSection()
     logging: LoggingSection = LoggingSection()
 
     @model_validator(mode="after")
@@ -134,6 +136,7 @@ def _below(settings: Settings, folder: Path) -> Settings:
             "peers": peers,
             "audit": settings.audit.below(folder),
             "api": settings.api.below(folder),
+            "alerts": settings.alerts.below(folder),
         }
     )
 

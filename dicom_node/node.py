@@ -22,6 +22,7 @@ from enum import StrEnum
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from config.names import is_loopback
 from config.settings import Settings
 from dicom_node.audit.recorder import Recorder
 from dicom_node.audit.shipper import Shipper
@@ -144,6 +145,8 @@ def run_web(store: Store, settings: Settings, stop: threading.Event) -> None:
     from dicom_node.desk.desk import open_desk
     from dicom_node.web.site import build_site
 
+    if not is_loopback(settings.api.host) and not _await_first_user(store, stop):
+        return
     listener = bind(settings.api, stop)
     if listener is None:
         return
@@ -151,7 +154,23 @@ def run_web(store: Store, settings: Settings, stop: threading.Event) -> None:
     secret = desk.access.prepare_first_run(settings.storage.directory)
     if secret is not None:
         log.warning(events.FIRST_RUN, file=str(secret))
-    serve(build_site(desk), settings.api, listener, stop)
+    with _timers(stop) as every:
+        every(30.0, "alerts", desk.watch.sweep)
+        every(3600.0, "forget", desk.forget_old)
+        serve(build_site(desk), settings.api, listener, stop)
+
+
+def _await_first_user(store: Store, stop: threading.Event) -> bool:
+    """Keep the page shut to other machines while nobody could sign in; False when stopped meanwhile."""
+    told = False
+    while not stop.is_set():
+        if store.access.any_user():
+            return True
+        if not told:
+            log.error(events.PAGE_WITHOUT_USERS, remedy="dicom-node users add NAME --role admin")
+            told = True
+        stop.wait(2.0)
+    return False
 
 
 def watch(store: Store) -> None:

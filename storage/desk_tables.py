@@ -179,3 +179,12 @@ class AlertRow(Base):
     last_sent_at: Mapped[datetime | None]
     resolved_at: Mapped[datetime | None]
     detail: Mapped[dict[str, Any]]
+
+
+class SeriesLabelRow(Base):
+    """What a series can be found by besides its UIDs: a keyed hash, so that the database holds no patient data."""
+
+    __tablename__ = "series_labels"
+
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True, autoincrement=False)
+    accession_hash: Mapped[str | None] = mapped_column(String(HASH_LENGTH), index=True)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.states import OPEN_JOB_STATES, WAITING_JOB_STATES, JobKind, JobState
-from storage.tables import AssociationRow, DeliveryRow, InstanceRow, JobRow, SeriesRow
+from storage.tables import AssociationRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 
 _RECENT_JOBS = 200
 
@@ -47,6 +47,17 @@ class StoreFigures:
     last_received_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What came over the network and is stored. `endings`: associations that ended, by how."""
+
+    open_associations: int
+    endings: Mapping[str, int]
+    rejected: int
+    instances: int
+    bytes: int
+
+
 class Statistics:
     """Reads the figures; each call is one read transaction."""
 
@@ -75,11 +86,37 @@ class Statistics:
                 last_received_at=session.scalar(select(func.max(SeriesRow.last_received_at))),
             )
 
-    def totals(self) -> tuple[int, int]:
-        """Instances and bytes that are stored: for metrics, which are asked for seldom."""
+    def traffic(self) -> Traffic:
+        """Associations, and instances with their bytes: reads whole tables, so ask seldom."""
+        ending = select(AssociationRow.ending, func.count()).group_by(AssociationRow.ending)
+        rejected = select(func.count()).where(EventRow.name == "association.rejected")
+        stored = select(func.count(), func.coalesce(func.sum(InstanceRow.size), 0))
         with self._database.reading() as session:
-            row = session.execute(select(func.count(), func.coalesce(func.sum(InstanceRow.size), 0))).one()
-            return int(row[0]), int(row[1])
+            endings: dict[Any, int] = {row[0]: row[1] for row in session.execute(ending)}
+            instances, size = session.execute(stored).one()
+            return Traffic(
+                open_associations=endings.pop(None, 0),
+                endings=endings,
+                rejected=session.scalar(rejected) or 0,
+                instances=int(instances),
+                bytes=int(size),
+            )
+
+    def stage_seconds(self) -> dict[str, list[float]]:
+        """The seconds of each stage of the latest 200 successful enhancements, newest first."""
+        query = (
+            select(JobRow.result)
+            .where(JobRow.kind == JobKind.ENHANCE, JobRow.state == JobState.SUCCEEDED)
+            .order_by(JobRow.id.desc())
+            .limit(_RECENT_JOBS)
+        )
+        found: dict[str, list[float]] = {}
+        with self._database.reading() as session:
+            for result in session.scalars(query):
+                seconds = result.get("seconds")
+                for stage, value in seconds.items() if isinstance(seconds, dict) else ():
+                    found.setdefault(str(stage), []).append(float(value))
+        return found
 
     def stuck_jobs(self, before: datetime) -> list[tuple[int, str]]:
         """Open jobs nothing was heard of since `before` although they are due, as (number, kind)."""

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from storage.access import Access
 from storage.alarms import Alarms
+from storage.alerts import Alerts
 from storage.audit import AuditLog
 from storage.audit_facts import AuditFacts
 from storage.clock import Clock, utc_now
@@ -16,6 +17,7 @@ from storage.commitments import Commitments
 from storage.database import Database
 from storage.deliveries import Deliveries
 from storage.destinations import Destinations
+from storage.finding import Finder
 from storage.idempotency import Idempotency
 from storage.index import Index
 from storage.job_queue import JobQueue
@@ -63,6 +65,8 @@ class Store:
     scrubber: Scrubber
     space: Space
     clock: LeaseClock
+    finder: Finder
+    alerts: Alerts
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -131,5 +135,7 @@ def open_store(
         scrubber=Scrubber(database, root, clock),
         space=Space(root, marks or Marks(hard_percent=hard_percent, reserve_bytes=reserve_bytes)),
         clock=clock,
+        finder=Finder(database),
+        alerts=Alerts(database, now),
         _database=database,
     )

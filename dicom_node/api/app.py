@@ -18,11 +18,14 @@ from dicom_node.api import (
     read_routes,
     review_routes,
     rule_routes,
+    search_routes,
     session_routes,
+    watch_routes,
 )
 from dicom_node.api.limits import Limits
 from dicom_node.api.security import Allow, allowance_of
 from dicom_node.desk.desk import Desk
+from dicom_node.desk.metrics import Metrics
 from dicom_node.errors import NodeError
 
 PREFIX = "/api/v1"
@@ -35,6 +38,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     review_routes.router,
     people_routes.router,
     health_routes.router,
+    search_routes.router,
+    watch_routes.router,
 )
 UPLOADS = (f"{PREFIX}/uploads",)
 
@@ -56,6 +61,7 @@ def create_app(desk: Desk) -> FastAPI:
         responses={"default": {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}},
     )
     app.state.desk = desk
+    app.state.metrics = Metrics(desk)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)

@@ -7,6 +7,7 @@ this page. A program comes with `Authorization: Bearer KEY`.
 from __future__ import annotations
 
 import hmac
+from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -51,6 +52,7 @@ class Allow:
         if caller.token_id is None:
             check_csrf(request, caller)
         if not caller.may(self.role):
+            await run_in_threadpool(_tell_denied, request, caller)
             raise ApiProblemError(403, "not-allowed", f"This needs the role {self.role}.")
         request.state.caller = caller
         return caller
@@ -65,6 +67,14 @@ Anyone = Annotated[Caller, Depends(anyone)]
 Viewer = Annotated[Caller, Depends(viewer)]
 Operator = Annotated[Caller, Depends(operator)]
 Admin = Annotated[Caller, Depends(admin)]
+
+
+def _tell_denied(request: Request, caller: Caller) -> None:
+    """Note once in a minute that somebody asked for what the role does not allow; paths hold numbers only."""
+    desk, path = desk_of(request), request.url.path[:200]
+    if desk.looks.first(f"denied/{caller.actor}/{request.method}/{path}", timedelta(minutes=1)):
+        data = {"actor": caller.actor, "method": request.method, "path": path}
+        desk.store.trail.append("access.denied", data=data)
 
 
 def caller_of(request: Request) -> Caller | None:

@@ -10,6 +10,7 @@ from dicom_node.api.app import PREFIX, OpenRouteError, refuse_open_routes, serve
 from dicom_node.desk.roles import Role
 
 ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
+METRICS = VIEWER  # or a key with that scope, see the tests of the metrics
 
 TABLE: dict[tuple[str, str], Role | None] = {
     ("GET", "/"): ANYONE,
@@ -67,6 +68,15 @@ TABLE: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/health/live"): ANYONE,
     ("GET", "/api/v1/health/ready"): ANYONE,
     ("GET", "/api/v1/statistics"): VIEWER,
+    ("GET", "/api/v1/why"): VIEWER,
+    ("POST", "/api/v1/series/{series_id}/reveal"): OPERATOR,
+    ("POST", "/api/v1/uploads"): OPERATOR,
+    ("POST", "/api/v1/uploads/{upload_id}/files"): OPERATOR,
+    ("POST", "/api/v1/uploads/{upload_id}/finish"): OPERATOR,
+    ("DELETE", "/api/v1/uploads/{upload_id}"): OPERATOR,
+    ("GET", "/api/v1/metrics"): METRICS,
+    ("GET", "/api/v1/alerts"): VIEWER,
+    ("POST", "/api/v1/alerts/test"): ADMIN,
 }
 
 
