@@ -37,6 +37,7 @@ from dicom_node.operations import open_node_store
 from dicom_node.pipeline.commitment import CommitmentReports, CommitmentRequester
 from dicom_node.pipeline.delivery import DeliverySender
 from dicom_node.pipeline.enhance import EnhanceWorker
+from dicom_node.pipeline.shadow import ShadowRunner
 from storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -99,6 +100,7 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
         EnhanceWorker(store, settings, name=_worker_name(f"worker-{number}"), now=store.clock)
         for number in range(settings.enhancement.workers)
     ]
+    shadow = ShadowRunner(store, settings, now=utc_now)
     for worker in workers:
         worker.warm_up()
     with _timers(stop) as every:
@@ -113,11 +115,14 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
         every(600.0, "sweep-orphans", lambda: store.sweep_orphans(timedelta(hours=1)))
         for number, worker in enumerate(workers):
             every(0.5, f"enhance-{number}", worker.drain)
+        every(5.0, "shadow", shadow.run_once)
         stop.wait()
         for worker in workers:
             worker.stop()
+        shadow.stop()
     for worker in workers:
         worker.close()
+    shadow.close()
 
 
 def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:

@@ -29,6 +29,7 @@ from storage.retention import Retention
 from storage.reviews import Reviews
 from storage.route_versions import RouteVersions
 from storage.scrub import Scrubber
+from storage.shadow import Shadow
 from storage.space import Marks, Space
 from storage.spool import Spool
 from storage.statistics import Statistics
@@ -67,6 +68,7 @@ class Store:
     clock: LeaseClock
     finder: Finder
     alerts: Alerts
+    shadow: Shadow
     _database: Database = field(repr=False)
 
     def sweep_orphans(self, older_than: timedelta) -> SweepReport:
@@ -137,5 +139,6 @@ def open_store(
         clock=clock,
         finder=Finder(database),
         alerts=Alerts(database, now),
+        shadow=Shadow(database, now),
         _database=database,
     )

@@ -20,6 +20,7 @@ from dicom_node.api import (
     rule_routes,
     search_routes,
     session_routes,
+    shadow_routes,
     watch_routes,
 )
 from dicom_node.api.limits import Limits
@@ -40,6 +41,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     health_routes.router,
     search_routes.router,
     watch_routes.router,
+    shadow_routes.router,
 )
 UPLOADS = (f"{PREFIX}/uploads",)
 

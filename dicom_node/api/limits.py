@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicom_node.api.problems import problem
@@ -34,12 +35,18 @@ _SECURITY = {
 }
 
 
-class _BodyTooLargeError(Exception):
+class _BodyTooLargeError(HTTPException):
     """More bytes came than the path may take."""
 
+    def __init__(self) -> None:
+        super().__init__(413, "The body is larger than allowed.")
 
-class _BodyTooSlowError(Exception):
+
+class _BodyTooSlowError(HTTPException):
     """The body did not come in time."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "The body did not arrive in time.")
 
 
 class Limits:
@@ -60,12 +67,9 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
 
         async def sending(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 self._dress(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
@@ -73,18 +77,8 @@ class Limits:
         if refusal is not None:
             await refusal(scope, receive, sending)
             return
-        try:
-            await self._app(scope, self._counted(scope["path"], receive), sending)
-        except (_BodyTooLargeError, _BodyTooSlowError) as exc:
-            if started:
-                raise
-            large = isinstance(exc, _BodyTooLargeError)
-            answer = (
-                problem(413, "too-large", "The body is larger than allowed.")
-                if large
-                else problem(408, "too-slow", "The body did not arrive in time.")
-            )
-            await answer(scope, receive, sending)
+        # What `receive` raises is answered by the application, like every other error.
+        await self._app(scope, self._counted(scope["path"], receive), sending)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """The answer to a request that need not be looked at, or None."""

@@ -102,7 +102,13 @@ def install(app: FastAPI) -> None:
 
     def http(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101 (registered for it alone)
-        words = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 400: "bad-request"}
+        words = {
+            404: "not-found",
+            405: "method-not-allowed",
+            408: "too-slow",
+            413: "too-large",
+            400: "bad-request",
+        }
         kind = words.get(error.status_code, "http")
         return problem(error.status_code, kind, str(error.detail), headers=error.headers)
 

@@ -14,6 +14,7 @@ from dicom_node.cli import (
     alarms,
     audit,
     bench,
+    bench_desk,
     bench_receive,
     bench_send,
     check,
@@ -54,6 +55,7 @@ app.add_typer(alarms.alarms_app, name="alarms")
 app.add_typer(retention.retention_app, name="retention")
 bench.bench_app.command("send")(bench_send.send)
 bench.bench_app.command("receive")(bench_receive.receive)
+bench.bench_app.command("desk")(bench_desk.desk)
 app.add_typer(bench.bench_app, name="bench")
 app.command()(run.serve)
 app.command()(run.init)

@@ -39,24 +39,28 @@ class RouteBook:
         self._store = store
         self._file = settings
         self._lock = threading.Lock()
-        self._kept: tuple[int, Settings] | None = None
+        self._kept: tuple[tuple[int, str | None], Settings] | None = None
 
     def settings(self) -> Settings:
-        """The settings with the routes in force.
+        """The settings with the routes, and the default enhancer, that are in force.
 
         A version that this configuration no longer allows (a peer was removed) is passed over with an error in the log:
         the routes of the file count then. So does a database that does not answer: the last known version.
         """
         try:
             version = self._store.route_versions.latest()
+            promoted = self._store.shadow.promoted()
         except StorageError as exc:
             log.warning(events.SWEEP_FAILED, sweep="routes", **describe_error(exc))
             return self._file if self._kept is None else self._kept[1]
-        if version is None or version.text is None:
+        written = version if version is not None and version.text is not None else None
+        if written is None and promoted is None:
             return self._file
+        key = (0 if written is None else written.id, promoted)
         with self._lock:
-            if self._kept is None or self._kept[0] != version.id:
-                self._kept = (version.id, self._read(version))
+            if self._kept is None or self._kept[0] != key:
+                settings = self._file if written is None else self._read(written)
+                self._kept = (key, with_enhancer(settings, promoted))
             return self._kept[1]
 
     def text(self) -> str:
@@ -93,6 +97,14 @@ class RouteBook:
         except ConfigError as exc:
             log.error(events.ROUTES_UNUSABLE, version=version.id, problems=len(exc.problems))
             return self._file
+
+
+def with_enhancer(settings: Settings, name: str | None) -> Settings:
+    """The settings with another default enhancer; routes that name one keep it."""
+    if name is None:
+        return settings
+    section = settings.enhancement.model_copy(update={"enhancer": name})
+    return settings.model_copy(update={"enhancement": section})
 
 
 def check_each(routes: Sequence[Route], summary: SeriesSummary) -> list[ClauseCheck]:

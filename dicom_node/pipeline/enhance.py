@@ -89,7 +89,7 @@ class EnhanceWorker:
             with Heartbeat(
                 self._store, job, self._settings.enhancement.lease, on_cancel=self._process.cancel
             ):
-                spec = self._spec(job, directory)
+                spec = attempt_spec(self._store, job, directory, now=self._now)
                 result = self._process.run(
                     spec,
                     time_limit=self._settings.enhancement.time_limit,
@@ -105,26 +105,6 @@ class EnhanceWorker:
         except AttemptFailedError as exc:
             self._store.spool.drop_derived(job.id, job.token)
             self._failed(job, exc)
-
-    def _spec(self, job: JobRecord, directory: Path) -> AttemptSpec:
-        """Turn the job's snapshot into the attempt's input."""
-        spec = job.spec
-        return AttemptSpec(
-            job_key=job.key,
-            sources=tuple(
-                SourceFile(Path(s["path"]), s["sop_instance_uid"], s["digest"]) for s in spec["source"]
-            ),
-            enhancer=spec["enhancer"],
-            options=spec["options"],
-            strength=spec["strength"],
-            policy=spec["derivation"],
-            assembly=spec["assembly"],
-            companions=spec.get("companions", {}),
-            neighbours=study_neighbours(self._store, job.series_id),
-            directory=directory,
-            node_version=__version__,
-            processed_at=self._now().astimezone().isoformat(),
-        )
 
     def _heard(self, job: JobRecord, message: Mapping[str, Any]) -> None:
         """Record a new stage in the job; progress stays in the process."""
@@ -177,6 +157,29 @@ class EnhanceWorker:
             log.warning(
                 events.JOB_RETRY, reason=str(error.reason), wait_s=round((retry_at - now).total_seconds())
             )
+
+
+def attempt_spec(
+    store: Store, job: JobRecord, directory: Path, *, now: Callable[[], datetime]
+) -> AttemptSpec:
+    """The input of an attempt, from the job's snapshot; the attempt writes into `directory`."""
+    spec = job.spec
+    return AttemptSpec(
+        job_key=job.key,
+        sources=tuple(
+            SourceFile(Path(s["path"]), s["sop_instance_uid"], s["digest"]) for s in spec["source"]
+        ),
+        enhancer=spec["enhancer"],
+        options=spec["options"],
+        strength=spec["strength"],
+        policy=spec["derivation"],
+        assembly=spec["assembly"],
+        companions=spec.get("companions", {}),
+        neighbours=study_neighbours(store, job.series_id),
+        directory=directory,
+        node_version=__version__,
+        processed_at=now().astimezone().isoformat(),
+    )
 
 
 class Heartbeat:

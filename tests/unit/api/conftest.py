@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
 from fastapi.testclient import TestClient
 
+from config.imaging import AssemblySection, DerivationSection
 from config.sections import Peer, Route, StorageSection
 from config.settings import Settings
 from dicom_node.api.security import CSRF_HEADER
@@ -234,7 +235,8 @@ class Scans:
         # Not in the order of the stack: that is the viewer's business.
         for path in sorted(files, key=lambda p: hash(p.name)):
             header, content = read_header(path), path.read_bytes()
-            staged = self.store.spool.write(b"", [content])
+            start = 144 + int.from_bytes(content[140:144], "little")  # the digest is over the data set
+            staged = self.store.spool.write(content[:start], [content[start:]])
             added = self.store.index.add_instance(
                 NewInstance(
                     study_uid=header.study_instance_uid,
@@ -268,6 +270,13 @@ class Scans:
             "options": {},
             "destinations": ["pacs"],
             "source": sources,
+            "derivation": DerivationSection().model_dump(mode="json"),
+            "assembly": {
+                **AssemblySection().model_dump(mode="json"),
+                "minimum_slices": 2,
+                "allow_lossy": True,
+                "released": False,
+            },
         }
         job = NewJob(f"key-{series}", spec=spec)
         assert self.store.index.close_series(series, record.revision, event="close", job=job)

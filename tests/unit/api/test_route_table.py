@@ -77,6 +77,11 @@ TABLE: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/metrics"): METRICS,
     ("GET", "/api/v1/alerts"): VIEWER,
     ("POST", "/api/v1/alerts/test"): ADMIN,
+    ("GET", "/api/v1/shadow/trials"): VIEWER,
+    ("POST", "/api/v1/shadow/trials"): ADMIN,
+    ("GET", "/api/v1/shadow/trials/{trial_id}"): VIEWER,
+    ("POST", "/api/v1/shadow/trials/{trial_id}/decision"): ADMIN,
+    ("GET", "/api/v1/shadow/enhancers"): VIEWER,
 }
 
 
