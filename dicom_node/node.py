@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -27,10 +29,11 @@ from config.settings import Settings
 from dicom_node.audit.recorder import Recorder
 from dicom_node.audit.shipper import Shipper
 from dicom_node.desk.rules import RouteBook
-from dicom_node.intake.receiver import build_scp
+from dicom_node.intake.processes import serve_process, serve_receiver
 from dicom_node.intake.stability import StabilitySweeper
 from dicom_node.intake.upkeep import Upkeep
 from dicom_node.network.commitment import report_service
+from dicom_node.network.services import ScpService
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.operations import open_node_store
@@ -57,23 +60,40 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def run_role(role: Role, settings: Settings) -> None:
-    """Run one role until SIGTERM, SIGINT or the end of standard input."""
+def run_role(role: Role, settings: Settings, config: Path | None = None) -> None:
+    """Run one role until SIGTERM, SIGINT or the end of standard input.
+
+    With the path of its configuration, the receiver may start processes of its own.
+    """
     stop = _stop_event()
     structlog.contextvars.bind_contextvars(role=str(role))
     try:
-        _run(role, settings, stop)
+        _run(role, settings, stop, config)
     except Exception as exc:
         # The edge of this process: one line in the log; the supervisor starts it again after a while.
         log.critical(events.PROCESS_FAILED, **describe_error(exc))
         raise SystemExit(1) from exc
 
 
-def _run(role: Role, settings: Settings, stop: threading.Event) -> None:
+def run_receiver_process(settings: Settings, descriptor: int, run_id: str) -> None:
+    """Serve the connections that a receiver hands over, until its end of the channel is closed."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the parent says when
+    structlog.contextvars.bind_contextvars(role=str(Role.RECEIVER))
+    try:
+        with open_node_store(settings) as store:
+            serve_process(store, settings, descriptor, run_id=run_id, services=_services(store, settings))
+    except Exception as exc:
+        # The edge of this process: one line in the log; the parent starts it again after a while.
+        log.critical(events.PROCESS_FAILED, **describe_error(exc))
+        raise SystemExit(1) from exc
+
+
+def _run(role: Role, settings: Settings, stop: threading.Event, config: Path | None) -> None:
     """Open the store and play the role."""
     with open_node_store(settings) as store:
-        play = {
-            Role.RECEIVER: run_receiver,
+        play: dict[Role, Callable[[Store, Settings, threading.Event], None]] = {
+            Role.RECEIVER: partial(run_receiver, config=config),
             Role.WORKER: run_worker,
             Role.SENDER: run_sender,
             Role.WEB: run_web,
@@ -81,15 +101,23 @@ def _run(role: Role, settings: Settings, stop: threading.Event) -> None:
         play[role](store, settings, stop)
 
 
-def run_receiver(store: Store, settings: Settings, stop: threading.Event) -> None:
+def run_receiver(
+    store: Store, settings: Settings, stop: threading.Event, *, config: Path | None = None
+) -> None:
     """Answer associations; on stop, refuse new ones and let running ones finish within the drain limit."""
-    reports = report_service(CommitmentReports(store, settings).heard)
-    scp = build_scp(store, settings, run_id=_run_id(settings), services=(reports,))
-    scp.start()
-    try:
-        stop.wait()
-    finally:
-        scp.stop(settings.node.drain)
+    serve_receiver(
+        store,
+        settings,
+        stop,
+        new_run_id=lambda: _run_id(settings),
+        config=config,
+        services=_services(store, settings),
+    )
+
+
+def _services(store: Store, settings: Settings) -> tuple[ScpService, ...]:
+    """What the acceptor offers beside storage: destinations report here what they have committed to keep."""
+    return (report_service(CommitmentReports(store, settings).heard),)
 
 
 def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:

@@ -90,6 +90,17 @@ class Index:
 
         self._database.retrying(work)
 
+    def close_run(self, run_id: str) -> int:
+        """End, as lost, what one run of the receiver left open that has died; how many those were."""
+        with self._database.writing() as session:
+            query = select(AssociationRow.id).where(
+                AssociationRow.ended_at.is_(None), AssociationRow.run_id == run_id
+            )
+            lost = list(session.scalars(query))
+            for association_id in lost:
+                self._end(session, association_id, "lost")
+            return len(lost)
+
     def close_lost_associations(self, run_id: str) -> int:
         """End, as lost, what earlier runs of this receiver left open; how many those were.
 

@@ -29,6 +29,10 @@ def receive(
         str | None, typer.Option(metavar="ASSOCIATIONSxSLICES", help="Instead: all at once, into ours alone.")
     ] = None,
     idle: Annotated[int | None, typer.Option(min=1, help="Instead: what so many silent ones cost.")] = None,
+    large: Annotated[
+        str | None,
+        typer.Option(metavar="ASSOCIATIONSxMIB", help="Instead: memory with objects of that size."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
 ) -> None:
     """Receive the same objects by this node, by Orthanc and by storescp, in turns, on this machine."""
@@ -45,6 +49,8 @@ def receive(
     if idle is not None:
         figures = {"associations": idle, "core": round(receive_bench.measure_idle(idle, 10.0), 4)}
         console.print(f"{idle} silent associations: {100 * figures['core']:.1f} % of a core")
+    elif large is not None:
+        figures = _large(large)
     elif load is not None:
         figures = _load(kind[0] if kind else "mr", load)
     else:
@@ -58,11 +64,8 @@ def _load(kind: str, text: str) -> dict[str, Any]:
     """Many associations at once."""
     from dicom_node.demo.receive_bench import measure_load
 
-    words = text.lower().split("x")
-    if len(words) != 2 or not all(word.isdecimal() and int(word) for word in words):
-        complain("Expected --load such as 50x200.")
-        raise typer.Exit(2)
-    report = measure_load(kind, int(words[0]), int(words[1]), tell=_tell)
+    associations, slices = _product(text)
+    report = measure_load(kind, associations, slices, tell=_tell)
     figures = report.as_json()
     console.print(
         f"{report.instances} instances over {report.associations} associations: "
@@ -74,6 +77,25 @@ def _load(kind: str, text: str) -> dict[str, Any]:
         _write(None, figures)
         raise typer.Exit(1)
     return figures
+
+
+def _large(text: str) -> dict[str, Any]:
+    """Large objects at once."""
+    from dicom_node.demo.large import measure_large
+
+    associations, mebibytes = _product(text)
+    peak = round(measure_large(associations, mebibytes), 1)
+    console.print(f"{associations} objects of {mebibytes} MiB at once: the receiver took {peak:.0f} MiB")
+    return {"associations": associations, "object_mib": mebibytes, "peak_mib": peak}
+
+
+def _product(text: str) -> tuple[int, int]:
+    """Two numbers with an x between them."""
+    words = text.lower().split("x")
+    if len(words) != 2 or not all(word.isdecimal() and int(word) for word in words):
+        complain(f"Expected two numbers such as 50x200, not {text!r}.")
+        raise typer.Exit(2)
+    return int(words[0]), int(words[1])
 
 
 def _tell(line: str) -> None:

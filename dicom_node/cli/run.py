@@ -51,7 +51,20 @@ def role(name: str, config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     settings = load_settings(config)
     configure(level=settings.logging.level, fmt=settings.logging.format)
-    run_role(Role(name), settings)
+    run_role(Role(name), settings, config)
+
+
+def receiver_process(
+    config: ConfigOption = DEFAULT_CONFIG,
+    descriptor: Annotated[int, typer.Option(min=0, help="The channel to the receiver.")] = 0,
+    run: Annotated[str, typer.Option(help="The name of this run.")] = "",
+) -> None:
+    """Serve connections that a receiver hands over (started by the receiver role)."""
+    from dicom_node.node import run_receiver_process
+
+    settings = load_settings(config)
+    configure(level=settings.logging.level, fmt=settings.logging.format)
+    run_receiver_process(settings, descriptor, run)
 
 
 @db_app.command("upgrade")

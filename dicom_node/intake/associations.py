@@ -28,15 +28,23 @@ class AssociationLedger:
     """
 
     def __init__(
-        self, store: Store, admission: Admission, *, run_id: str, has_room: Callable[[], bool] = lambda: True
+        self,
+        store: Store,
+        admission: Admission,
+        *,
+        run_id: str,
+        has_room: Callable[[], bool] = lambda: True,
+        alone: bool = True,
     ) -> None:
+        """`alone` False: other runs are at work, and whoever started them closes what they lose."""
         self._index = store.index
         self._trail = store.trail
         self._alerts = AlertGate()
         self._admission = admission
         self._run_id = run_id
         self._has_room = has_room
-        self._index.close_lost_associations(run_id)
+        if alone:
+            self._index.close_lost_associations(run_id)
 
     def admits(self, request: AssociationRequest) -> bool:
         """Say whether this calling AE may open an association from this address."""

@@ -14,6 +14,7 @@ from config.settings import Settings
 from dicom_node.intake.admission import Admission
 from dicom_node.intake.associations import AssociationLedger
 from dicom_node.intake.reception import Reception
+from dicom_node.network.gate import Gate
 from dicom_node.network.received import ReceivedInstance, StoreRequest
 from dicom_node.network.scp import ScpSettings, StorageScp
 from dicom_node.network.services import ScpService
@@ -63,21 +64,29 @@ class Receiver:
 
 
 def build_scp(
-    store: Store, settings: Settings, *, run_id: str, services: Sequence[ScpService] = ()
+    store: Store,
+    settings: Settings,
+    *,
+    run_id: str,
+    services: Sequence[ScpService] = (),
+    gate: Gate | None = None,
 ) -> StorageScp:
     """The SCP of the node, wired to the store and not yet started; `services` are offered beside storage.
 
-    `run_id` names this run of the receiver; associations that an earlier run left open are closed as lost.
+    `run_id` names this run of the receiver; associations that an earlier run left open are closed as lost,
+    unless a `gate` says that other processes are at work.
     """
     ledger = AssociationLedger(
         store,
         Admission(settings.node.accept_from),
         run_id=run_id,
         has_room=lambda: store.space.level() < Level.HARD and not store.pauses.paused(Part.INTAKE),
+        alone=gate is None,
     )
     return StorageScp(
         ScpSettings.of(settings.node, settings.receiving),
         Receiver(store, largest=settings.receiving.largest_object).begin,
         ledger,
         services=services,
+        gate=gate,
     )

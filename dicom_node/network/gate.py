@@ -64,35 +64,56 @@ class Gate:
             self._hosts[host] += 1
         return ticket
 
+    def hold(self, ticket: Ticket) -> None:
+        """Count a connection that was let in elsewhere."""
+        with self._lock:
+            self._waiting[ticket.number] = ticket
+            self._hosts[ticket.host] += 1
+
     def associate(self, ticket: Ticket, calling_ae: str) -> Rejection | None:
         """Give an association its slot, or say which limit forbids it."""
         settings = self._settings
         with self._lock:
             same = sum(one.calling_ae == calling_ae for one in self._open.values())
             full = len(self._open) >= settings.max_associations or same >= settings.max_per_ae
-            if ticket.crowded or full or self._waiting.pop(ticket.number, None) is None:
+            if ticket.crowded or full or not self._move(ticket, calling_ae):
                 return Rejection.LOCAL_LIMIT
-            ticket.calling_ae = calling_ae
-            self._open[ticket.number] = ticket
         return None
+
+    def take_slot(self, ticket: Ticket, calling_ae: str) -> bool:
+        """Count an association whose slot was granted elsewhere; False when it has been cut meanwhile."""
+        with self._lock:
+            return self._move(ticket, calling_ae)
 
     def leave(self, ticket: Ticket) -> None:
         """The connection has ended. Any number of calls count once."""
+        self.forget(ticket)
+
+    def forget(self, ticket: Ticket) -> bool:
+        """Take a ticket out of every count; False when it was in none."""
         with self._lock:
-            self._forget(ticket)
+            return self._forget(ticket)
 
     def cut_waiting(self) -> None:
         """Cut every connection without an association."""
         with self._lock:
             tickets = list(self._waiting.values())
             for ticket in tickets:
-                self._forget(ticket)
                 cut(ticket.raw)
 
-    def _forget(self, ticket: Ticket) -> None:
-        """Take a ticket out of every count."""
+    def _move(self, ticket: Ticket, calling_ae: str) -> bool:
+        """From waiting to open."""
+        if self._waiting.pop(ticket.number, None) is None:
+            return False
+        ticket.calling_ae = calling_ae
+        self._open[ticket.number] = ticket
+        return True
+
+    def _forget(self, ticket: Ticket) -> bool:
         known = self._waiting.pop(ticket.number, None) or self._open.pop(ticket.number, None)
-        if known is not None:
-            self._hosts[known.host] -= 1
-            if not self._hosts[known.host]:
-                del self._hosts[known.host]
+        if known is None:
+            return False
+        self._hosts[known.host] -= 1
+        if not self._hosts[known.host]:
+            del self._hosts[known.host]
+        return True
