@@ -20,11 +20,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from storage.files import filesystem, write_fully
+from storage.helpers import Helpers
 
 Buffer = bytes | bytearray | memoryview
 
 _NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 FailedSync = Callable[[OSError], None]
+_HASH_LATER = 4 << 20  # bytes; larger objects are hashed as they come, so that they need not be read again
 _MOST_PIECES = 512  # of one gathered write; the system takes 1024
 
 
@@ -98,12 +100,15 @@ class Arriving:
     `digest` is SHA-256 over the body, `size` counts the whole file.
     """
 
-    def __init__(self, folder: Folder, staging: Path, header: Buffer) -> None:
+    def __init__(self, folder: Folder, staging: Path, header: Buffer, helpers: Helpers) -> None:
         """Open the file and keep the header for the first write. Raises `SpoolError` or `SpoolFullError`."""
         self.folder = folder
         self._header = len(header)
         self._first: Buffer | None = header
+        self._helpers = helpers
         self._digest = hashlib.sha256()
+        self._hashed = 0
+        self.has_durable_name = False
         self._staged: Path | None = None
         self._path: Path | None = None
         self.size = 0
@@ -123,6 +128,8 @@ class Arriving:
     @property
     def digest(self) -> str:
         """SHA-256 over what was written so far, without the header."""
+        if self._descriptor >= 0:
+            self._hash_rest()
         return self._digest.hexdigest()
 
     def write(self, pieces: Sequence[Buffer]) -> None:
@@ -132,8 +139,14 @@ class Arriving:
         with filesystem():
             for start in range(0, len(gathered), _MOST_PIECES):
                 self._write(gathered[start : start + _MOST_PIECES])
+        if self.size - self._header <= _HASH_LATER:
+            return
+        if self._hashed == 0:
+            self._hash_rest()
+            return
         for piece in pieces:
             self._digest.update(piece)
+            self._hashed += len(piece)
 
     def _write(self, pieces: list[Buffer]) -> None:
         """Write every byte of the pieces."""
@@ -158,22 +171,44 @@ class Arriving:
         with mapped, memoryview(mapped) as whole, whole[self._header :] as body:
             yield body
 
-    def place(self) -> Path:
-        """Give the file its final name and sync it; before a row may name it, `folder.sync` has to follow.
+    def _hash_rest(self) -> None:
+        """Bring the digest up to what is in the file."""
+        if self.size - self._header > self._hashed:
+            with self.body() as body:
+                self._digest.update(body[self._hashed :])
+            self._hashed = self.size - self._header
 
-        After a failed sync nothing of the file is kept (R2: no second sync of the same file).
+    def place(self) -> Path:
+        """Give the file its final name and sync it.
+
+        Where a thread is free, the digest is taken and the folder synced beside the sync of the file, and
+        `has_durable_name` says so; else `folder.sync` has to follow before a row may name the file. After a
+        failed sync nothing of the file is kept (R2: no second sync of the same file).
         """
         if self._first is not None:
             self.write([])
         with filesystem():
             self._path = self.folder.link(self._descriptor, self._staged, uuid4().hex)
             try:
-                os.fsync(self._descriptor)
-            except OSError as exc:
-                self.folder.on_failed_sync(exc)
+                self.has_durable_name = self._helpers.beside(self._sync, self._sync_name)
+                if not self.has_durable_name:
+                    self._sync()
+                    self._hash_rest()
+            except BaseException:
                 self.remove()
                 raise
         return self._path
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as exc:
+            self.folder.on_failed_sync(exc)
+            raise
+
+    def _sync_name(self) -> None:
+        self.folder.sync()
+        self._hash_rest()
 
     def remove(self) -> None:
         """Drop the file although it has its name: no row will name it."""

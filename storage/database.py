@@ -52,6 +52,7 @@ class Database:
             self._engine.execution_options(**{_READING: True}), expire_on_commit=False, autoflush=False
         )
         self._write_lock = threading.Lock() if is_sqlite(self._engine) else None
+        self._kept_connection: Connection | None = None
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -66,13 +67,33 @@ class Database:
     def writing_plainly(self) -> Iterator[Connection]:
         """One write transaction without a session, for statements on the driver's cursor; else as `writing`."""
         driver: Any = self._engine.dialect.dbapi
-        with self._queued(), translated(), self._engine.begin() as connection:
+        with self._queued(), translated(), self._kept() as connection:
             try:
                 yield connection
             except driver.IntegrityError as exc:
                 raise _KeyTakenError("the database holds this key already") from exc
             except driver.Error as exc:
                 raise _translate(exc) from exc
+
+    @contextmanager
+    def _kept(self) -> Iterator[Connection]:
+        """A transaction on SQLite's one connection for plain writes, which are one at a time anyway.
+
+        A pool's checkout and return cost as much as the statements do. PostgreSQL has many writers.
+        """
+        if self._write_lock is None:
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        connection = self._kept_connection or self._engine.connect()
+        self._kept_connection = None  # and so it stays if this fails
+        try:
+            with connection.begin():
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._kept_connection = connection
 
     @property
     def writer(self) -> Dialect:
@@ -109,6 +130,9 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        kept, self._kept_connection = self._kept_connection, None
+        if kept is not None:
+            kept.close()
         self._engine.dispose()
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -42,6 +43,7 @@ def serve_receiver(
     services: Sequence[ScpService] = (),
 ) -> None:
     """Receive until `stop`, then drain. Without the path of the configuration there is one process only."""
+    settle()
     count = process_count(settings.receiving.processes)
     if config is None or count == 1:
         scp = build_scp(store, settings, run_id=new_run_id(), services=services)
@@ -73,10 +75,17 @@ def build_dispatcher(
     )
 
 
+def settle() -> None:
+    """Take what is loaded by now out of the garbage collector's rounds: it stays, and there is a lot of it."""
+    gc.collect()
+    gc.freeze()
+
+
 def serve_process(
     store: Store, settings: Settings, descriptor: int, *, run_id: str, services: Sequence[ScpService] = ()
 ) -> None:
     """Serve what the parent hands over the descriptor, until it says stop or is gone."""
+    settle()
     channel = Channel.inherited(descriptor)
     gate = RemoteGate(ScpSettings.of(settings.node, settings.receiving), channel)
     scp = build_scp(store, settings, run_id=run_id, services=services, gate=gate)

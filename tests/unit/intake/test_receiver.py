@@ -148,7 +148,7 @@ def test_instance_whose_row_cannot_be_committed_is_not_acknowledged(
     received = make_received(encoded(make_dataset()), association=association)
     receiver = Receiver(store)
     with monkeypatch.context() as patch:
-        patch.setattr(Database, "writing", unavailable)
+        patch.setattr(Database, "writing_plainly", unavailable)
         refused = receiver.receive(received)
 
     assert (refused.status, refused.comment) == (0xA700, "STORAGE_FAILED")
@@ -163,7 +163,7 @@ def test_file_stays_when_nobody_can_say_whether_its_row_exists(
         raise DatabaseUnavailableError("no database")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Database, "writing", unavailable)
+        patch.setattr(Database, "writing_plainly", unavailable)
         patch.setattr(Database, "reading", unavailable)
         refused = Receiver(store).receive(make_received(encoded(make_dataset()), association=association))
     kept = files_below(store)

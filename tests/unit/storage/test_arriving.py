@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,30 @@ def test_folder_changes_after_so_many_files_and_is_closed(tmp_path):
 
     assert len(made) == 10
     assert len(list(Path("/proc/self/fd").iterdir())) <= handles + 1
+
+
+def test_the_name_is_durable_at_once_while_a_thread_is_free_and_left_to_the_group_otherwise(spool):
+    alone, crowded = spool.arrive(b"header"), spool.arrive(b"header")
+    alone.place()
+    with ExitStack() as taken:
+        for _ in range(2):
+            spool._helpers._free.acquire()
+            taken.callback(spool._helpers._free.release)
+        crowded.write([b"body"])
+        crowded.place()
+    alone.discard()
+    crowded.discard()
+
+    assert (alone.has_durable_name, crowded.has_durable_name) == (True, False)
+    assert crowded.digest == hashlib.sha256(b"body").hexdigest()
+
+
+def test_digest_of_a_large_object_is_taken_as_it_comes(spool):
+    pieces = [bytes([number]) * (1 << 20) for number in range(6)]
+    arriving = spool.arrive(b"header")
+    for piece in pieces:
+        arriving.write([piece])
+
+    assert arriving._hashed == 6 << 20
+    assert arriving.digest == hashlib.sha256(b"".join(pieces)).hexdigest()
+    arriving.discard()
