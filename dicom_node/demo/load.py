@@ -46,9 +46,13 @@ KINDS: Final = {
 
 @dataclass
 class Sent:
-    """What became of a load: wall clock seconds, seconds to each answer, and what went wrong."""
+    """What became of a load: wall clock seconds, seconds to each answer, and what went wrong.
+
+    The first answer of an association has no time: the association was being opened in it too.
+    """
 
     seconds: float = 0.0
+    answered: int = 0
     answers_s: list[float] = field(default_factory=list)
     refused: int = 0
     troubles: list[str] = field(default_factory=list)
@@ -128,6 +132,7 @@ class LoadPool:
         total = Sent()
         for _, pipe in self._ends:
             part: Sent = pipe.recv()
+            total.answered += part.answered
             total.answers_s += part.answers_s
             total.refused += part.refused
             total.troubles += part.troubles
@@ -150,6 +155,7 @@ def _serve(pipe: Connection[Any, Any]) -> None:
             thread.join()
         whole = Sent()
         for result in results:
+            whole.answered += result.answered
             whole.answers_s += result.answers_s
             whole.refused += result.refused
             whole.troubles += result.troubles
@@ -171,7 +177,9 @@ def _send_share(peer: Peer, share: list[Outgoing], result: Sent) -> None:
     def heard(answer: Answer) -> None:
         nonlocal last
         now = time.perf_counter()
-        result.answers_s.append(now - last)
+        if result.answered:
+            result.answers_s.append(now - last)
+        result.answered += 1
         result.refused += answer.status != 0
         last = now
 

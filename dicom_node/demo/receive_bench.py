@@ -42,8 +42,8 @@ class Runs:
         """Count one run. Raises `BenchError` when it was not answered in full."""
         if sent.refused or sent.troubles:
             raise BenchError(f"{sent.refused} refused; {'; '.join(sent.troubles) or 'no trouble'}")
-        self.rates.append(len(sent.answers_s) / sent.seconds)
-        self.cpu_ms.append(1000 * cpu_s / len(sent.answers_s))
+        self.rates.append(sent.answered / sent.seconds)
+        self.cpu_ms.append(1000 * cpu_s / sent.answered)
         self.answers_s += sent.answers_s
         self.peak_mib = max(self.peak_mib, peak_bytes / 2**20)
 
