@@ -15,6 +15,7 @@ from dicom_node.cli import (
     audit,
     bench,
     bench_desk,
+    bench_read,
     bench_receive,
     bench_send,
     check,
@@ -53,6 +54,7 @@ app.add_typer(people.tokens_app, name="tokens")
 app.add_typer(run.db_app, name="db")
 app.add_typer(alarms.alarms_app, name="alarms")
 app.add_typer(retention.retention_app, name="retention")
+bench.bench_app.command("read")(bench_read.read)
 bench.bench_app.command("send")(bench_send.send)
 bench.bench_app.command("receive")(bench_receive.receive)
 bench.bench_app.command("desk")(bench_desk.desk)

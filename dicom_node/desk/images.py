@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from dicom_node.errors import NodeError, Reason, ReasonedError
+from dicom_node.imaging.decoders import Decoders, Frame, read_cells
 from dicom_node.imaging.elements import number, numbers, quiet
-from dicom_node.imaging.parsing import read_dataset
-from dicom_node.imaging.pixels import pixel_format, read_cells
+from dicom_node.imaging.parsing import read_dataset, read_instance, transfer_syntax
+from dicom_node.imaging.pixels import pixel_format
 from storage.errors import NotFoundError
 from storage.states import JobKind
 from storage.store import Store
@@ -60,6 +61,7 @@ class Images:
 
     def __init__(self, store: Store, limit: int) -> None:
         self._store = store
+        self._decoders = Decoders()
         self._limit = limit
         self._lock = threading.Lock()
         self._slices: OrderedDict[Path, Slice] = OrderedDict()
@@ -99,7 +101,7 @@ class Images:
             if path in self._slices:
                 self._slices.move_to_end(path)
                 return self._slices[path]
-        decoded = decode(path)
+        decoded = decode(path, self._decoders)
         with self._lock:
             if path not in self._slices:
                 self._slices[path] = decoded
@@ -153,15 +155,16 @@ def order(files: Sequence[Path]) -> Stack:
     )
 
 
-def decode(path: Path) -> Slice:
+def decode(path: Path, decoders: Decoders) -> Slice:
     """One classic single-frame slice in real values. Raises `ReasonedError` for anything else."""
-    ds = read_dataset(path, pixels=True)
+    ds, place = read_instance(path)
     layout = pixel_format(ds)
     too_large = max(layout.rows, layout.columns) > _LARGEST_SIDE
-    if not layout.is_supported or too_large or (number(ds, "NumberOfFrames") or 1) > 1:
+    if place is None or not layout.is_supported or too_large or (number(ds, "NumberOfFrames") or 1) > 1:
         raise ReasonedError(Reason.UNSUPPORTED_PIXELS)
     slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
-    stored = layout.to_stored(read_cells(ds, layout)).astype(np.float32)
+    cells = read_cells(Frame(place, transfer_syntax(ds), layout), decoders)
+    stored = layout.to_stored(cells).astype(np.float32)
     return stored * np.float32(1.0 if slope is None else slope) + np.float32(intercept or 0.0)
 
 

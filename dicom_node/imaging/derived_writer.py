@@ -21,7 +21,7 @@ from dicom_node.imaging.derivation import (
 )
 from dicom_node.imaging.encoding import Attributes, encode_file, put_bytes
 from dicom_node.imaging.neighbours import series_numbers_of
-from dicom_node.imaging.pixels import Cells
+from dicom_node.imaging.pixels import Cells, PixelFormat
 from dicom_node.imaging.series_reader import SourceSeries, SourceSlice, SourceVolume
 from dicom_node.imaging.synced_files import sync_directory, told_apart, write_synced
 from dicom_node.imaging.uids import UidPlan
@@ -85,7 +85,8 @@ def derive_series(
                 attributes = derive_attributes(
                     piece, len(written), identity=identity, provenance=used, policy=policy, uids=uids
                 )
-                put_pixels(attributes, to_cells(volume.array[index], piece, padding_mask(part, index)))
+                cells = to_cells(volume.array[index], piece, padding_mask(part, index))
+                put_pixels(attributes, cells, piece.layout)
                 content = encode_file(attributes, file_meta(attributes))
                 path = directory / f"{len(written) + 1:05d}.dcm"
                 write_synced(path, content)
@@ -102,9 +103,12 @@ def require_same_shapes(source: SourceSeries, enhanced: Sequence[Volume]) -> Non
         raise DeriveError(Reason.INTERNAL_ERROR, f"Shapes {found} for {expected}.")
 
 
-def put_pixels(attributes: Attributes, cells: Cells) -> None:
-    """Set the pixel data, little endian."""
-    put_bytes(attributes, "PixelData", cells.astype("<u2", copy=False).tobytes(), vr="OW")
+def put_pixels(attributes: Attributes, cells: Cells, layout: PixelFormat) -> None:
+    """Set the pixel data: words little endian, or bytes (PS3.5 A.2)."""
+    if layout.bits_allocated == 8:
+        put_bytes(attributes, "PixelData", cells.astype(np.uint8).tobytes(), vr="OB")
+    else:
+        put_bytes(attributes, "PixelData", cells.astype("<u2", copy=False).tobytes(), vr="OW")
 
 
 def to_cells(real: NDArray[np.float32], piece: SourceSlice, padding: NDArray[np.bool_] | None) -> Cells:

@@ -1,4 +1,4 @@
-"""The diffusion b-value of an MR slice: the standard attribute or where each vendor keeps it.
+"""The diffusion b-value and direction of an MR slice: the standard attributes or where each vendor keeps them.
 
 Private places are found by their creator, never by the element number alone (PS3.5 7.8.1).
 """
@@ -9,7 +9,7 @@ import struct
 
 from pydicom.dataset import Dataset
 
-from dicom_node.imaging.elements import items, number, stored
+from dicom_node.imaging.elements import items, number, numbers, stored
 
 _STANDARD_FORMS = ("DiffusionBValue",)
 _VENDOR_PLACES = (
@@ -17,6 +17,12 @@ _VENDOR_PLACES = (
     ("GEMS_PARM_01", 0x0043, 0x39),
     ("Philips Imaging DD 001", 0x2001, 0x03),
     ("Image Private Header", 0x0065, 0x09),
+)
+_DIRECTION_PLACES = (
+    ("SIEMENS MR HEADER", 0x0019, (0x0E,)),
+    ("GEMS_ACQU_01", 0x0019, (0xBB, 0xBC, 0xBD)),
+    ("Philips MR Imaging DD 001", 0x2005, (0xB0, 0xB1, 0xB2)),
+    ("Image Private Header", 0x0065, (0x37,)),
 )
 _GE_OFFSET = 1e9
 """GE adds this to the b-value of some sequences."""
@@ -39,15 +45,49 @@ def b_value(ds: Dataset) -> float | None:
     return None
 
 
+def direction(ds: Dataset) -> tuple[float, ...] | None:
+    """Return the direction of the diffusion gradient, or None when the slice states none."""
+    found = numbers(ds, "DiffusionGradientOrientation")
+    if found is not None:
+        return found
+    for creator, group, places in _DIRECTION_PLACES:
+        for block in _blocks(ds, group, creator):
+            values = [_all_numbers(stored(ds, group << 16 | block << 8 | place)) for place in places]
+            parts = tuple(value for part in values for value in part)
+            if len(parts) == 3:
+                return parts
+    return None
+
+
+def _all_numbers(value: bytes | None) -> tuple[float, ...]:
+    """The numbers of a private element: a vendor's DS, or floats of 4 or 8 bytes."""
+    try:
+        return tuple(float(part) for part in (value or b"").strip(b" \0").split(b"\\"))
+    except ValueError:
+        pass
+    shapes = {4: "<f", 8: "<d", 12: "<3f", 24: "<3d"}
+    shape = shapes.get(len(value or b""))
+    return tuple(float(part) for part in struct.unpack(shape, value or b"")) if shape else ()
+
+
 def _private_number(ds: Dataset, creator: str, group: int, element: int) -> float | None:
     """First value of a private element as a number, from text or from the binary form of its length."""
-    tags = [int(tag) for tag in ds.keys()]  # noqa: SIM118 - iterating a Dataset converts it
-    for tag in tags:
-        if tag >> 16 != group or not 0x10 <= tag & 0xFFFF <= 0xFF:
-            continue
-        if (stored(ds, tag) or b"").decode("ascii", "replace").strip(" \0") == creator:
-            return _as_number(stored(ds, group << 16 | (tag & 0xFF) << 8 | element))
+    for block in _blocks(ds, group, creator):
+        return _as_number(stored(ds, group << 16 | block << 8 | element))
     return None
+
+
+def _blocks(ds: Dataset, group: int, creator: str) -> list[int]:
+    """The private blocks that a creator holds in a group (PS3.5 7.8.1)."""
+    found = []
+    for tag in ds.keys():  # noqa: SIM118 - iterating a Dataset converts it
+        if (
+            tag >> 16 == group
+            and 0x10 <= tag & 0xFFFF <= 0xFF
+            and (stored(ds, tag) or b"").strip(b" \0") == creator.encode()
+        ):
+            found.append(int(tag) & 0xFF)
+    return found
 
 
 def _as_number(value: bytes | None) -> float | None:

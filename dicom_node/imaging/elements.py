@@ -18,6 +18,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 _NUMBER_FORMATS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _WORD_SIZES = {"US": 2, "SS": 2, "OW": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4} | {
@@ -46,11 +47,19 @@ def quiet() -> Iterator[None]:
 
 @lru_cache(maxsize=1024)
 def tag_of(keyword: str) -> int:
-    """Return the tag of a keyword of PS3.6; a keyword that is not there is a mistake in the caller."""
+    """Return the tag of a keyword of PS3.6; a keyword that is not there is a mistake in the caller.
+
+    In pydicom's own class, which it looks up without converting.
+    """
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
-    return int(tag)
+    return BaseTag(tag)
+
+
+def element_of(ds: Dataset, attribute: str | int) -> RawDataElement | DataElement | None:
+    """Return the element as it was parsed, None when it is absent."""
+    return ds.get_item(tag_of(attribute) if isinstance(attribute, str) else attribute)
 
 
 @lru_cache(maxsize=8192)
@@ -75,16 +84,13 @@ def vr_of(element: RawDataElement | DataElement) -> str:
 
 def has(ds: Dataset, keyword: str) -> bool:
     """Whether the attribute is present, empty or not."""
-    return tag_of(keyword) in ds
+    return element_of(ds, keyword) is not None
 
 
 def stored(ds: Dataset, attribute: str | int) -> bytes | None:
     """Return the bytes of a value as stored; None when absent, empty when empty or a sequence."""
-    tag = tag_of(attribute) if isinstance(attribute, str) else attribute
-    element = ds.get_item(tag) if tag in ds else None
-    if element is None:
-        return None
-    return element_bytes(element)
+    element = element_of(ds, attribute)
+    return None if element is None else element_bytes(element)
 
 
 def element_bytes(element: RawDataElement | DataElement) -> bytes:
@@ -150,8 +156,7 @@ def decoded_text(ds: Dataset, keyword: str) -> str:
 
 def numbers(ds: Dataset, keyword: str) -> tuple[float, ...] | None:
     """Return all values as numbers; None when absent, empty or when any of them is none."""
-    tag = tag_of(keyword)
-    element = ds.get_item(tag) if tag in ds else None
+    element = element_of(ds, keyword)
     if element is None:
         return None
     value = little_endian(element)
@@ -180,8 +185,7 @@ def integer(ds: Dataset, keyword: str) -> int | None:
 
 def word(ds: Dataset, keyword: str, *, signed: bool) -> int | None:
     """Return a 16-bit value in the sign of the pixels, whatever VR the writer chose (US or SS)."""
-    tag = tag_of(keyword)
-    element = ds.get_item(tag) if tag in ds else None
+    element = element_of(ds, keyword)
     if element is None:
         return None
     value = element_bytes(element)
@@ -214,7 +218,7 @@ def canonical(
     derived objects do not carry them.
     """
     tag = tag_of(attribute) if isinstance(attribute, str) else attribute
-    element = ds.get_item(tag) if tag in ds else None
+    element = element_of(ds, tag)
     if element is None:
         return None
     if vr_of(element) != "SQ":

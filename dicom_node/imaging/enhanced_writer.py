@@ -20,11 +20,12 @@ from dicom_node.imaging.derivation import (
 from dicom_node.imaging.derived_writer import (
     DerivedInstance,
     padding_mask,
+    put_pixels,
     require_same_shapes,
     to_cells,
 )
 from dicom_node.imaging.elements import text
-from dicom_node.imaging.encoding import encode_file, put_bytes
+from dicom_node.imaging.encoding import encode_file
 from dicom_node.imaging.enhanced_derivation import derive_enhanced_attributes
 from dicom_node.imaging.neighbours import series_numbers_of
 from dicom_node.imaging.parsing import read_dataset
@@ -85,7 +86,7 @@ def derive_enhanced_series(
                 uids=uids,
             )
             pixels = np.stack([frame.cells for frame in frames])
-            put_bytes(attributes, "PixelData", pixels.astype("<u2", copy=False).tobytes(), vr="OW")
+            put_pixels(attributes, pixels, first.layout)
             content = encode_file(attributes, file_meta(attributes))
             target = directory / f"{len(written) + 1:05d}.dcm"
             write_synced(target, content)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydicom.dataset import FileDataset
 
-from dicom_node.imaging.diffusion_tags import b_value
+from dicom_node.imaging.diffusion_tags import b_value, direction
 from dicom_node.imaging.elements import (
     decoded_text,
-    has,
+    element_of,
     integer,
     items,
     number,
@@ -34,8 +34,8 @@ DISCRIMINATORS = (
     "EchoTime",
     "EchoNumbers",
     "TemporalPositionIdentifier",
-    "DiffusionGradientOrientation",
     "AcquisitionNumber",
+    "StackID",
     "InversionTime",
     "FlipAngle",
     "ConvolutionKernel",
@@ -43,7 +43,7 @@ DISCRIMINATORS = (
     "ComplexImageComponent",
     "NominalPercentageOfCardiacPhase",
 )
-"""Attributes that may tell two slices at one position apart; b-value and ImageType are added to them."""
+"""Attributes that may tell two slices at one position apart; b-value, direction and ImageType are added."""
 
 WEAK_DISCRIMINATORS = ("TriggerTime", "AcquisitionTime")
 """Often meaningless; they count only where they cut the series into whole volumes."""
@@ -109,7 +109,8 @@ def read_header(path: Path) -> InstanceHeader:
 
 def header_of(ds: FileDataset) -> InstanceHeader:
     """Return the header of a parsed instance; the data set is not converted."""
-    diffusion = b_value(ds)
+    modality = text(ds, "Modality")
+    diffusion = b_value(ds) if modality == "MR" else None
     return InstanceHeader(
         sop_class_uid=text(ds, "SOPClassUID"),
         sop_instance_uid=text(ds, "SOPInstanceUID"),
@@ -118,7 +119,7 @@ def header_of(ds: FileDataset) -> InstanceHeader:
         frame_of_reference_uid=text(ds, "FrameOfReferenceUID"),
         transfer_syntax_uid=transfer_syntax(ds),
         patient_key=_patient_key(ds),
-        modality=text(ds, "Modality"),
+        modality=modality,
         image_type=texts(ds, "ImageType"),
         pixels=pixel_format(ds),
         geometry=_geometry(ds),
@@ -140,7 +141,7 @@ def header_of(ds: FileDataset) -> InstanceHeader:
         complex_component=text(ds, "ComplexImageComponent"),
         b_value=diffusion,
         derived_by_node=is_derived_by_node(ds),
-        discriminators=_discriminators(ds, diffusion),
+        discriminators=_discriminators(ds, diffusion, direction(ds) if modality == "MR" else None),
         weak_discriminators=tuple((name, "\\".join(texts(ds, name))) for name in WEAK_DISCRIMINATORS),
     )
 
@@ -164,13 +165,20 @@ def _patient_key(ds: FileDataset) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _discriminators(ds: FileDataset, diffusion: float | None) -> tuple[tuple[str, str], ...]:
+def _discriminators(
+    ds: FileDataset, diffusion: float | None, gradient: tuple[float, ...] | None
+) -> tuple[tuple[str, str], ...]:
     """What may tell this slice from another at the same position, as (name, value) pairs."""
-    found = []
-    for name in DISCRIMINATORS:
-        values = numbers(ds, name)
-        value = "\\".join(f"{v:.6g}" for v in values) if values else "\\".join(texts(ds, name))
-        found.append((name, value if has(ds, name) else ""))
+    found = [(name, _plain(ds, name)) for name in DISCRIMINATORS]
     found.append(("DiffusionBValue", "" if diffusion is None else f"{diffusion:g}"))
+    found.append(("DiffusionGradientOrientation", "\\".join(f"{v:.6g}" for v in gradient or ())))
     found.append(("ImageType", "\\".join(texts(ds, "ImageType")[2:])))
     return tuple(found)
+
+
+def _plain(ds: FileDataset, name: str) -> str:
+    """A value that is equal for equal numbers, however they are written."""
+    if element_of(ds, name) is None:
+        return ""
+    values = numbers(ds, name)
+    return "\\".join(f"{v:.6g}" for v in values) if values else "\\".join(texts(ds, name))

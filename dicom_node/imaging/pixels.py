@@ -1,6 +1,6 @@
-"""16-bit cells, stored values and real values of one slice, and which of them are padding.
+"""Cells, stored values and real values of one slice, and which of them are padding.
 
-cell    the 16 bits of a pixel as they lie in the file (PS3.5 8.1.1), here always uint16
+cell    the 8 or 16 bits of a pixel as they lie in the file (PS3.5 8.1.1), here always in a uint16
 stored  the value in the low BitsStored bits below HighBit, sign-extended when the pixels are signed
 real    slope * stored + intercept: Hounsfield units in CT (PS3.3 C.11.1.1.2)
 """
@@ -8,37 +8,22 @@ real    slope * stored + intercept: Hounsfield units in CT (PS3.3 C.11.1.1.2)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.tag import BaseTag
 
 from dicom_node.errors import Reason, ReasonedError
-from dicom_node.imaging.elements import integer, quiet, tag_of, text, word
-from dicom_node.imaging.parsing import transfer_syntax
+from dicom_node.imaging.elements import integer, text, word
+from dicom_node.imaging.parsing import PixelPlace
 
 Cells = NDArray[np.uint16]  # (rows, columns)
 Stored = NDArray[np.int16] | NDArray[np.uint16]  # (rows, columns)
 Mask = NDArray[np.bool_]  # (rows, columns)
 
-_DECODER_NEEDS = (
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "PixelData",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-)
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", _BIG_ENDIAN})
 
 
 class UndecodablePixelsError(ReasonedError):
@@ -63,12 +48,12 @@ class PixelFormat:
 
     @property
     def is_supported(self) -> bool:
-        """Whether the pixels are 16-bit single-sample greyscale with their bits where they can be."""
+        """Whether the pixels are single-sample greyscale of 8 or 16 bits with their bits where they can be."""
         return (
             self.samples == 1
             and self.photometric in ("MONOCHROME1", "MONOCHROME2")
-            and self.bits_allocated == 16
-            and 1 <= self.bits_stored <= self.high_bit + 1 <= 16
+            and self.bits_allocated in (8, 16)
+            and 1 <= self.bits_stored <= self.high_bit + 1 <= self.bits_allocated
             and self.rows > 0
             and self.columns > 0
         )
@@ -87,20 +72,40 @@ class PixelFormat:
     def _dtype(self) -> type[np.int16] | type[np.uint16]:
         return np.int16 if self.signed else np.uint16
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the stored value fills its cell: there is nothing to mask off."""
+        return self.bits_stored == self.bits_allocated == 16
+
     def to_stored(self, cells: Cells) -> Stored:
         """Mask off the bits above HighBit (old overlays live there) and extend the sign."""
+        if self.is_whole:
+            return cells.view(self._dtype)
         up, down = 15 - self.high_bit, 16 - self.bits_stored
         shifted = (cells << np.uint16(up)).view(self._dtype)
-        return shifted >> self._dtype(down)  # arithmetic for int16: extends the sign
+        return np.right_shift(
+            shifted, self._dtype(down), out=shifted
+        )  # arithmetic for int16: extends the sign
 
     def to_cells(self, stored: NDArray[np.int32]) -> Cells:
-        """Put stored values back below HighBit; the sign fills the bits above it."""
+        """Put stored values back below HighBit; the sign fills the bits of the cell above it."""
         lift = self.high_bit + 1 - self.bits_stored
-        return (stored.astype(self._dtype) << self._dtype(lift)).view(np.uint16)
+        lifted = (stored.astype(self._dtype) << self._dtype(lift)).view(np.uint16)
+        return lifted if self.bits_allocated == 16 else lifted & np.uint16(0xFF)
 
-    def signed_cells(self, cells: Cells) -> NDArray[np.int32]:
-        """The 16 bits of each cell as a number in the sign of the pixels."""
-        return cells.view(self._dtype).astype(np.int32)
+    def signed_cells(self, cells: Cells) -> Stored:
+        """The whole cells as numbers in the sign of the pixels."""
+        if self.bits_allocated == 8 and self.signed:
+            return cells.astype(np.uint8).view(np.int8).astype(np.int16)
+        return self._signed(cells)
+
+    def _signed(self, cells: Cells) -> Stored:
+        return cells.view(np.int16) if self.signed else cells
+
+    @property
+    def frame_bytes(self) -> int:
+        """Length of one uncompressed frame."""
+        return self.rows * self.columns * self.bits_allocated // 8
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,12 @@ class Padding:
 
     def mask(self, cells: Cells, layout: PixelFormat) -> Mask:
         """Return which pixels are padding."""
-        whole = layout.signed_cells(cells)
-        stored = layout.to_stored(cells).astype(np.int32)
-        return self._holds(whole) | self._holds(stored)
+        found = self._holds(layout.signed_cells(cells))
+        return found if layout.is_whole else found | self._holds(layout.to_stored(cells))
 
-    def _holds(self, values: NDArray[np.int32]) -> Mask:
+    def _holds(self, values: Stored) -> Mask:
+        if self.low == self.high:
+            return np.asarray(values == self.low, np.bool_)
         return (values >= self.low) & (values <= self.high)
 
     def nearest_outside(self, layout: PixelFormat) -> tuple[int | None, int | None]:
@@ -156,52 +162,29 @@ def padding_of(ds: Dataset, layout: PixelFormat) -> Padding | None:
 
 def can_decode(syntax: str) -> bool:
     """Whether a decoder for the transfer syntax is installed."""
+    if syntax in _NATIVE:
+        return True
     try:
         return bool(get_decoder(syntax).is_available)
     except NotImplementedError:  # how pydicom says that it does not know the syntax at all
         return False
 
 
-_STRICT_DECODERS = {
-    "1.2.840.10008.1.2.5": "pylibjpeg",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-}
-"""Where one decoder refuses a damaged frame that another fills with garbage, only the strict one is asked."""
+def native_cells(place: PixelPlace, syntax: str, layout: PixelFormat) -> Cells:
+    """Read uncompressed pixel data, (rows, columns), native byte order; raises `UndecodablePixelsError`.
 
-
-def decoder_options(syntax: str) -> dict[str, Any]:
-    """Return how pydicom's decoder of a transfer syntax is to be called.
-
-    Unused bits are handled below HighBit by `PixelFormat`, not by shifting to BitsStored.
+    Bytes behind the frame (padding to even length, trailing garbage) are ignored, as PS3.5 8.1.1 readers do.
     """
-    strict = _STRICT_DECODERS.get(syntax, "")
-    known = strict in get_decoder(syntax).available_plugins
-    return {"raw": True, "correct_unused_bits": False, "decoding_plugin": strict if known else ""}
-
-
-def pixel_view(ds: Dataset) -> Dataset:
-    """Return the few elements a decoder needs, so that it converts none of the data set's own."""
-    return Dataset(
-        {tag: ds.get_item(tag) for keyword in _DECODER_NEEDS if (tag := BaseTag(tag_of(keyword))) in ds}
-    )
-
-
-def read_cells(ds: FileDataset, layout: PixelFormat) -> Cells:
-    """Decode the pixel data of one slice, (rows, columns), native byte order.
-
-    Raises `UndecodablePixelsError`; decoders see a copy of the few elements they need, so the data set
-    stays as it was parsed.
-    """
-    view = pixel_view(ds)
-    try:
-        with quiet():
-            syntax = transfer_syntax(ds)
-            array, _ = get_decoder(syntax).as_array(view, index=0, **decoder_options(syntax))
-    except Exception as exc:
-        # Decoder plug-ins raise whatever their libraries raise; the text may quote header values.
-        raise UndecodablePixelsError(f"The decoder failed ({type(exc).__name__}).") from None
-    if array.shape != (layout.rows, layout.columns) or array.dtype.itemsize != 2:
-        raise UndecodablePixelsError("The decoded frame has another shape than the header states.")
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return np.ascontiguousarray(native).view(np.uint16)
+    if syntax not in _NATIVE:
+        raise UndecodablePixelsError("The pixel data are not in the form the transfer syntax asks for.")
+    content = place.read()
+    if len(content) < layout.frame_bytes:
+        raise UndecodablePixelsError(f"{len(content)} of {layout.frame_bytes} bytes of pixel data.")
+    shape, count = (layout.rows, layout.columns), layout.rows * layout.columns
+    if layout.bits_allocated == 16:
+        order = ">u2" if syntax == _BIG_ENDIAN else "<u2"
+        return np.frombuffer(content, order, count).reshape(shape).astype(np.uint16, copy=False)
+    if place.swapped:  # two pixels in each big endian word
+        pairs = np.frombuffer(content, np.uint8, len(content) // 2 * 2).reshape(-1, 2)[:, ::-1]
+        return pairs.reshape(-1)[:count].reshape(shape).astype(np.uint16)
+    return np.frombuffer(content, np.uint8, count).reshape(shape).astype(np.uint16)

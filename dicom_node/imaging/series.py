@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dicom_node.errors import UnreadableInstanceError
 from dicom_node.imaging.assembly import AssemblyPolicy, SeriesPlan
+from dicom_node.imaging.decoders import Decoders
 from dicom_node.imaging.derived_writer import DerivedInstance, derive_series
 from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.enhanced_reader import read_enhanced_series
@@ -55,11 +56,12 @@ def judge_series(headers: Sequence[InstanceHeader], policy: AssemblyPolicy) -> S
     return check_series(headers, policy)
 
 
-def read_source(paths: Sequence[Path], policy: AssemblyPolicy | None = None) -> SourceSeries:
+def read_source(
+    paths: Sequence[Path], policy: AssemblyPolicy | None = None, *, decoders: Decoders | None = None
+) -> SourceSeries:
     """Read the instances of one series and assemble their volumes; raises what `read_series` raises."""
-    if _are_enhanced(paths):
-        return read_enhanced_series(paths, policy)
-    return read_series(paths, policy)
+    read = read_enhanced_series if _are_enhanced(paths) else read_series
+    return read(paths, policy, decoders=decoders)
 
 
 def derive_source(
@@ -96,11 +98,18 @@ def verify_source(
     emitted: frozenset[str] = frozenset(),
     left_out: frozenset[str] | None = None,
     validators: bool = False,
+    decoders: Decoders | None = None,
 ) -> VerificationReport:
     """Check a derived series against its source and return every assertion; arguments as `verify_series` takes."""
     if _are_enhanced(files_of(derived)):
         return verify_enhanced_series(
-            source, derived, policy=policy, limits=limits, emitted=emitted, validators=validators
+            source,
+            derived,
+            policy=policy,
+            limits=limits,
+            emitted=emitted,
+            validators=validators,
+            decoders=decoders,
         )
     return verify_series(
         source,
@@ -110,6 +119,7 @@ def verify_source(
         emitted=emitted,
         left_out=left_out,
         validators=validators,
+        decoders=decoders,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,22 +13,23 @@ from pydicom.dataset import FileDataset
 
 from dicom_node.errors import Reason, SkipSeriesError, UnreadableInstanceError
 from dicom_node.imaging.assembly import AssemblyPolicy, PlannedVolume, assemble
-from dicom_node.imaging.elements import stored, tag_of
+from dicom_node.imaging.decoders import Decoders, Frame, read_cells
 from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.evidence import Evidence, LeftOut
 from dicom_node.imaging.headers import InstanceHeader, header_of
-from dicom_node.imaging.parsing import read_dataset
+from dicom_node.imaging.parsing import PixelPlace, read_instance
 from dicom_node.imaging.pixels import (
     Cells,
     Mask,
     Padding,
     PixelFormat,
-    UndecodablePixelsError,
     padding_of,
-    read_cells,
 )
 from dicom_node.imaging.source_rules import CT_IMAGE
 from engine.volume import IntensityUnit, Volume
+
+_EXACT = 2.0**24 - 2.0**16
+"""Intercepts up to this keep the sum with a 16-bit number exact in single precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,74 +106,125 @@ class SourceSeries:
         return self.volumes[0].slices[0].header.sop_class_uid == CT_IMAGE
 
 
-def read_series(paths: Sequence[Path], policy: AssemblyPolicy | None = None) -> SourceSeries:
+def read_series(
+    paths: Sequence[Path], policy: AssemblyPolicy | None = None, *, decoders: Decoders | None = None
+) -> SourceSeries:
     """Read the instances of one series and assemble their volumes.
 
     With a policy the series is judged as `check_series` does, and what that leaves out is not read. Without
-    one only assembly is asked: usable rescale, regular grids of at least two slices. Raises
-    `UnreadableInstanceError`, `UndecodablePixelsError`, `SkipSeriesError` or `HoldSeriesError`.
+    one only assembly is asked: usable rescale, regular grids of at least two slices. Each file is parsed
+    once; pixels go straight into their volume, compressed ones by way of `decoders` (processes of its own
+    where none are given). Raises `UnreadableInstanceError`, `UndecodablePixelsError`, `SkipSeriesError` or
+    `HoldSeriesError`.
     """
-    read = [_read_slice(path) for path in paths]
-    if not read:
+    if not paths:
         raise SkipSeriesError(Reason.TOO_FEW_SLICES, "No instance.")
-    headers = [source.header for source, _ in read]
+    parsed = [_parse(path) for path in paths]
+    headers = [instance.header for instance in parsed]
     bare = AssemblyPolicy(minimum_slices=2)
     plan = assemble(headers, bare) if policy is None else check_series(headers, policy)
-    return SourceSeries(tuple(fill_volume(planned, read) for planned in plan.volumes), plan.evidence)
+    with ExitStack() as stack:
+        pool = decoders if decoders is not None else stack.enter_context(Decoders())
+        volumes = []
+        for planned in plan.volumes:
+            chosen = [parsed[index] for index in planned.members]
+            slices = [_source_slice(instance) for instance in chosen]
+            frames = [_frame(instance) for instance in chosen]
+            volumes.append(fill_volume(planned, slices, frames, pool))
+    return SourceSeries(tuple(volumes), plan.evidence)
 
 
-def fill_volume(planned: PlannedVolume, read: Sequence[tuple[SourceSlice, Cells]]) -> SourceVolume:
-    """Put the pixels of the planned slices into one array."""
-    first = read[planned.members[0]][0]
-    shape = (len(planned.members), first.layout.rows, first.layout.columns)
-    array, valid = np.empty(shape, np.float32), np.ones(shape, np.bool_)
-    slices = []
-    for position, index in enumerate(planned.members):
-        source, cells = read[index]
-        array[position] = real_values(cells, source)
-        mask = source.padding.mask(cells, source.layout) if source.padding is not None else None
-        slices.append(_remember_padding(source, cells, mask))
-        if mask is not None:
-            valid[position] = ~mask
-    unit = IntensityUnit.HU if first.header.sop_class_uid == CT_IMAGE else IntensityUnit.ARBITRARY
-    volume = Volume(array, planned.stack.affine, unit, None if valid.all() else valid)
-    return SourceVolume(tuple(slices), volume, planned.label)
+@dataclass(frozen=True, eq=False)
+class _Parsed:
+    """One instance before its pixels are read."""
+
+    path: Path
+    header: InstanceHeader
+    dataset: FileDataset
+    place: PixelPlace | None
 
 
-def real_values(cells: Cells, source: SourceSlice) -> NDArray[np.float32]:
-    """Return slope * stored + intercept, computed in double precision; (rows, columns)."""
-    stored_values = source.layout.to_stored(cells).astype(np.float64)
-    return (stored_values * source.slope + source.intercept).astype(np.float32)
+def _parse(path: Path) -> _Parsed:
+    dataset, place = read_instance(path)
+    return _Parsed(path, header_of(dataset), dataset, place)
 
 
-def _read_slice(path: Path) -> tuple[SourceSlice, Cells]:
-    """Parse and decode one file, then let go of its pixel data."""
-    ds = read_dataset(path, pixels=True)
-    header = header_of(ds)
+def _frame(instance: _Parsed) -> Frame:
+    """The pixels of a single-frame instance."""
+    header, name = instance.header, f"SOP instance {instance.header.sop_instance_uid}."
+    if instance.place is None or instance.place.length == 0:
+        raise UnreadableInstanceError(f"No pixel data in {name}")
+    return Frame(instance.place, header.transfer_syntax_uid, header.pixels, name)
+
+
+def fill_volume(
+    planned: PlannedVolume, slices: list[SourceSlice], frames: Sequence[Frame], decoders: Decoders
+) -> SourceVolume:
+    """Put the pixels of the planned slices into one array; `frames[i]` holds those of `slices[i]`."""
+    shape = (len(slices), slices[0].layout.rows, slices[0].layout.columns)
+    array = np.empty(shape, np.float32)
+    padded = any(source.padding is not None for source in slices)
+    valid = np.ones(shape, np.bool_) if padded else None
+
+    def deliver(position: int, cells: Cells) -> None:
+        source = slices[position]
+        real_values(cells, source, out=array[position])
+        if source.padding is not None and valid is not None:
+            mask = source.padding.mask(cells, source.layout)
+            np.logical_not(mask, out=valid[position])
+            slices[position] = _remember_padding(source, cells, mask)
+
+    compressed = {}
+    for position, frame in enumerate(frames):
+        if frame.place.encapsulated:
+            compressed[position] = frame
+        else:
+            deliver(position, read_cells(frame, decoders))
+    decoders.decode_each(compressed, deliver)
+    if valid is not None and valid.all():
+        valid = None
+    unit = IntensityUnit.HU if slices[0].header.sop_class_uid == CT_IMAGE else IntensityUnit.ARBITRARY
+    return SourceVolume(tuple(slices), Volume(array, planned.stack.affine, unit, valid), planned.label)
+
+
+def real_values(
+    cells: Cells, source: SourceSlice, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Return slope * stored + intercept, as computed in double precision; (rows, columns).
+
+    Whole numbers below 2^24 are exact in single precision, so the usual slope of 1 needs no double.
+    """
+    stored_values = source.layout.to_stored(cells)
+    slope, intercept = source.slope, source.intercept
+    result = np.empty(cells.shape, np.float32) if out is None else out
+    if slope == 1.0 and intercept.is_integer() and abs(intercept) < _EXACT:
+        np.add(stored_values, np.float32(intercept), out=result, dtype=np.float32)
+    else:
+        scaled = np.multiply(stored_values, slope, dtype=np.float64)
+        scaled += intercept
+        result[...] = scaled
+    return result
+
+
+def _source_slice(instance: _Parsed) -> SourceSlice:
+    """What will be needed to derive the slice, before its pixels are looked at."""
+    header, place = instance.header, instance.place
     layout = header.pixels
     if not layout.is_supported or header.number_of_frames > 1:
         raise SkipSeriesError(Reason.UNSUPPORTED_PIXELS, f"SOP instance {header.sop_instance_uid}.")
-    encoded = stored(ds, "PixelData")
-    if not encoded:
-        raise UnreadableInstanceError(f"No pixel data in SOP instance {header.sop_instance_uid}.")
-    try:
-        cells = read_cells(ds, layout)
-    except UndecodablePixelsError as exc:
-        raise UndecodablePixelsError(f"SOP instance {header.sop_instance_uid}. {exc.detail}") from exc
-    del ds[tag_of("PixelData")]
     slope, intercept = rescale_of(header)
-    source = SourceSlice(
-        path=path,
+    encoded = place.length if place is not None and place.encapsulated else layout.frame_bytes
+    return SourceSlice(
+        path=instance.path,
         header=header,
-        dataset=ds,
+        dataset=instance.dataset,
         layout=layout,
         slope=slope,
         intercept=intercept,
-        padding=padding_of(ds, layout),
+        padding=padding_of(instance.dataset, layout),
         padding_cells=None,
-        native_share=cells.nbytes / len(encoded),
+        native_share=layout.frame_bytes / max(encoded, 1),
     )
-    return source, cells
 
 
 def rescale_of(header: InstanceHeader) -> tuple[float, float]:

@@ -7,6 +7,7 @@ parser of bytes and the vocabulary. The numbers are fixed: operators and the job
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -23,11 +24,11 @@ from dicom_node.imaging import (
     verify_tools,
 )
 from dicom_node.imaging.assembly import AssemblyPolicy
-from dicom_node.imaging.elements import element_bytes, items, tag_of, text
+from dicom_node.imaging.decoders import Decoders, Frame, read_cells
+from dicom_node.imaging.elements import items, text
 from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.headers import InstanceHeader
-from dicom_node.imaging.parsing import read_dataset
-from dicom_node.imaging.pixels import Cells, UndecodablePixelsError, padding_of, pixel_format, read_cells
+from dicom_node.imaging.pixels import Cells, UndecodablePixelsError, padding_of
 from dicom_node.imaging.provenance import DerivationPolicy
 from dicom_node.imaging.verify_model import (
     Check,
@@ -87,6 +88,7 @@ def verify_series(
     emitted: frozenset[str] = frozenset(),
     left_out: frozenset[str] | None = None,
     validators: bool = False,
+    decoders: Decoders | None = None,
 ) -> VerificationReport:
     """Check a derived series against its source and return every assertion with its outcome.
 
@@ -106,7 +108,9 @@ def verify_series(
     own = [(path, p) for path, p in found if p.header.series_instance_uid in homes]
     spared = _left_out([p.header for _, p in own]) if left_out is None else left_out
     own = [(path, p) for path, p in own if p.header.sop_instance_uid not in spared]
-    pairs, unpaired, paths = _pair(own, made, limits)
+    with ExitStack() as stack:
+        pool = decoders if decoders is not None else stack.enter_context(Decoders())
+        pairs, unpaired, paths = _pair(own, made, limits, pool)
     series = SeriesPair(
         sources=tuple(piece for _, piece in own),
         derived=tuple(piece for _, piece in made),
@@ -143,7 +147,10 @@ def _target(ds: FileDataset) -> str:
 
 
 def _pair(
-    sources: Sequence[tuple[Path, Slice]], derived: Sequence[tuple[Path, Slice]], limits: VerificationLimits
+    sources: Sequence[tuple[Path, Slice]],
+    derived: Sequence[tuple[Path, Slice]],
+    limits: VerificationLimits,
+    decoders: Decoders,
 ) -> tuple[tuple[Pair, ...], tuple[int, ...], list[tuple[Path, Path]]]:
     """Match derived slices to their sources; what cannot be matched, or not uniquely, is left over."""
     free = {piece.header.sop_instance_uid: (path, piece) for path, piece in sources}
@@ -153,23 +160,21 @@ def _pair(
         if match is None:
             unpaired.append(number)
             continue
-        facts = _pixel_facts(match[1].header, match[0], path, limits)
+        facts = _pixel_facts(match[1], piece, limits, decoders)
         pairs.append(Pair(number, match[1], piece, facts))
         paths.append((match[0], path))
     return tuple(pairs), tuple(unpaired), paths
 
 
-def _pixel_facts(
-    header: InstanceHeader, source: Path, derived: Path, limits: VerificationLimits
-) -> PixelFacts:
+def _pixel_facts(source: Slice, derived: Slice, limits: VerificationLimits, decoders: Decoders) -> PixelFacts:
     """Decode both slices and compare them; one pair in memory at a time."""
-    before_ds, after_ds = read_dataset(source, pixels=True), read_dataset(derived, pixels=True)
-    length, vr = _stored_pixels(after_ds)
+    header = source.header
+    length, vr = (derived.place.length, derived.place.vr) if derived.place is not None else (0, "")
     try:
-        before, after = _decode(before_ds), _decode(after_ds)
+        before, after = _cells(source, decoders), _cells(derived, decoders)
     except UndecodablePixelsError as exc:
         return PixelFacts(error=exc.detail, derived_bytes=length, derived_vr=vr)
-    if pixel_format(after_ds) != header.pixels:
+    if derived.header.pixels != header.pixels:
         error = "the pixels have another layout than the source's"
         return PixelFacts(error=error, derived_bytes=length, derived_vr=vr)
     slope, intercept = header.rescale
@@ -177,25 +182,16 @@ def _pixel_facts(
         before,
         after,
         header.pixels,
-        padding=padding_of(before_ds, header.pixels),
+        padding=padding_of(source.dataset, header.pixels),
         rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
         change_share=limits.change_share,
     )
     return replace(facts, derived_bytes=length, derived_vr=vr)
 
 
-def _stored_pixels(ds: FileDataset) -> tuple[int, str]:
-    """Length and VR of the pixel data as they lie in the file."""
-    tag = tag_of("PixelData")
-    if tag not in ds:
-        return 0, ""
-    element = ds.get_item(tag)
-    return len(element_bytes(element)), str(element.VR or "")
-
-
-def _decode(ds: FileDataset) -> Cells:
+def _cells(piece: Slice, decoders: Decoders) -> Cells:
     """The cells of one slice."""
-    layout = pixel_format(ds)
-    if not layout.is_supported:
-        raise UndecodablePixelsError("the pixel format is not supported")
-    return read_cells(ds, layout)
+    layout = piece.header.pixels
+    if not layout.is_supported or piece.place is None:
+        raise UndecodablePixelsError("the pixel format is not supported, or there are no pixels")
+    return read_cells(Frame(piece.place, piece.header.transfer_syntax_uid, layout), decoders)

@@ -7,13 +7,14 @@ is judged frame by frame, each laid out as a classic image. Numbers and titles a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 
 from dicom_node.imaging import (
     verify_attributes,
@@ -23,13 +24,14 @@ from dicom_node.imaging import (
     verify_tools,
 )
 from dicom_node.imaging import verify_functional_groups as groups
-from dicom_node.imaging.elements import element_bytes, tag_of, text
+from dicom_node.imaging.decoders import Decoders, Frame, read_cells
+from dicom_node.imaging.elements import tag_of, text
 from dicom_node.imaging.enhanced_derivation import SERIAL_NUMBER
-from dicom_node.imaging.enhanced_reader import read_frames
-from dicom_node.imaging.headers import header_of
+from dicom_node.imaging.enhanced_reader import object_frames
+from dicom_node.imaging.headers import InstanceHeader, header_of
 from dicom_node.imaging.multiframe import PER_FRAME, SHARED, dimensions_of, frame_header, frames_of
-from dicom_node.imaging.parsing import read_dataset
-from dicom_node.imaging.pixels import UndecodablePixelsError, padding_of
+from dicom_node.imaging.parsing import PixelPlace, read_instance, transfer_syntax
+from dicom_node.imaging.pixels import Cells, PixelFormat, UndecodablePixelsError, padding_of
 from dicom_node.imaging.provenance import DerivationPolicy
 from dicom_node.imaging.verify_model import (
     Pair,
@@ -44,6 +46,8 @@ from dicom_node.imaging.verify_sides import by_volume, files_of, other_series, r
 
 _OWN_EVIDENCE: Final = (PER_FRAME, SHARED, "SourceImageEvidenceSequence", "DeviceSerialNumber")
 
+_Instance = tuple[FileDataset, PixelPlace | None]
+
 Sides = tuple[SeriesPair, SeriesPair]
 """The same pair of series as objects and as frames."""
 
@@ -56,6 +60,7 @@ def verify_enhanced_series(
     limits: VerificationLimits | None = None,
     emitted: frozenset[str] = frozenset(),
     validators: bool = False,
+    decoders: Decoders | None = None,
 ) -> VerificationReport:
     """Check derived Enhanced objects against theirs and return every assertion with its outcome.
 
@@ -64,7 +69,9 @@ def verify_enhanced_series(
     """
     limits = limits or VerificationLimits()
     objects, paths = _pair_objects(files_of(source), files_of(derived), policy, limits, emitted)
-    frames = _pair_frames(objects, paths)
+    with ExitStack() as stack:
+        pool = decoders if decoders is not None else stack.enter_context(Decoders())
+        frames = _pair_frames(objects, paths, pool)
     sides: Sides = (objects, frames)
     checks = []
     for number, title, asked in ENHANCED_ASSERTIONS:
@@ -112,13 +119,13 @@ def _pair_objects(
     return series, paths
 
 
-def _pair_frames(objects: SeriesPair, paths: Sequence[tuple[Path, Path]]) -> SeriesPair:
+def _pair_frames(objects: SeriesPair, paths: Sequence[tuple[Path, Path]], decoders: Decoders) -> SeriesPair:
     """The same series frame by frame, with the facts about the pixels; one object in memory at a time."""
     pairs: list[Pair] = []
     sources: list[Slice] = []
     made: list[Slice] = []
     for before, after in paths:
-        ones, others, facts = _both_sides(before, after, objects.limits)
+        ones, others, facts = _both_sides(before, after, objects.limits, decoders)
         for one, other, fact in zip(ones, others, facts, strict=False):
             pairs.append(Pair(len(pairs) + 1, one, other, fact))
         sources += ones
@@ -134,12 +141,11 @@ def _pair_frames(objects: SeriesPair, paths: Sequence[tuple[Path, Path]]) -> Ser
 
 
 def _both_sides(
-    source: Path, derived: Path, limits: VerificationLimits
+    source: Path, derived: Path, limits: VerificationLimits, decoders: Decoders
 ) -> tuple[list[Slice], list[Slice], list[PixelFacts]]:
     """The frames of both objects, and how the pixels of each pair compare."""
-    before, after = read_dataset(source, pixels=True), read_dataset(derived, pixels=True)
-    facts = _pixel_facts(before, after, limits)
-    return _frames(before), _frames(after), facts
+    before, after = read_instance(source), read_instance(derived)
+    return _frames(before[0]), _frames(after[0]), _pixel_facts(before, after, limits, decoders)
 
 
 def _frames(ds: FileDataset) -> list[Slice]:
@@ -147,37 +153,57 @@ def _frames(ds: FileDataset) -> list[Slice]:
     dimensions = dimensions_of(ds)
     meta = header_of(ds)
     return [
-        Slice(frame_header(flat, dimensions), flat, meta.sop_class_uid, meta.sop_instance_uid)
+        Slice(frame_header(flat, dimensions), flat, None, meta.sop_class_uid, meta.sop_instance_uid)
         for flat in frames_of(ds)
     ]
 
 
-def _pixel_facts(before: FileDataset, after: FileDataset, limits: VerificationLimits) -> list[PixelFacts]:
-    """Decode both objects and compare them frame by frame."""
-    flats, dimensions = frames_of(before), dimensions_of(before)
+def _pixel_facts(
+    before: _Instance, after: _Instance, limits: VerificationLimits, decoders: Decoders
+) -> list[PixelFacts]:
+    """Decode both objects frame by frame and compare them; one pair in memory at a time."""
+    flats, dimensions = frames_of(before[0]), dimensions_of(before[0])
     headers = [frame_header(flat, dimensions) for flat in flats]
     layout, count = headers[0].pixels, len(flats)
-    pixels = after.get_item(tag_of("PixelData")) if tag_of("PixelData") in after else None
-    share = 0 if pixels is None else len(element_bytes(pixels)) // count
-    bare = PixelFacts(derived_bytes=share, derived_vr="" if pixels is None else str(pixels.VR or ""))
+    place = after[1]
+    share = 0 if place is None else place.length // count
+    bare = PixelFacts(derived_bytes=share, derived_vr="" if place is None else place.vr)
     try:
-        sources = read_frames(before, layout, count=count)
-        enhanced = read_frames(after, layout, count=count)
+        sources = _object_frames(before, layout, count)
+        enhanced = _object_frames(after, layout, count)
+        return [
+            replace(
+                _compared(flat, header, read_cells(one, decoders), read_cells(other, decoders), limits),
+                derived_bytes=bare.derived_bytes,
+                derived_vr=bare.derived_vr,
+            )
+            for flat, header, one, other in zip(flats, headers, sources, enhanced, strict=True)
+        ]
     except UndecodablePixelsError as exc:
         return [replace(bare, error=exc.detail)] * count
-    facts = []
-    for flat, header, one, other in zip(flats, headers, sources, enhanced, strict=True):
-        slope, intercept = header.rescale
-        fact = verify_pixels.compare_pixels(
-            one,
-            other,
-            layout,
-            padding=padding_of(flat, layout),
-            rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
-            change_share=limits.change_share,
-        )
-        facts.append(replace(fact, derived_bytes=bare.derived_bytes, derived_vr=bare.derived_vr))
-    return facts
+
+
+def _object_frames(instance: _Instance, layout: PixelFormat, count: int) -> list[Frame]:
+    """The frames of one object."""
+    ds, place = instance
+    if place is None:
+        raise UndecodablePixelsError("no pixel data")
+    return object_frames(place, transfer_syntax(ds), layout, count=count)
+
+
+def _compared(
+    flat: Dataset, header: InstanceHeader, one: Cells, other: Cells, limits: VerificationLimits
+) -> PixelFacts:
+    """How one pair of frames compares."""
+    slope, intercept = header.rescale
+    return verify_pixels.compare_pixels(
+        one,
+        other,
+        header.pixels,
+        padding=padding_of(flat, header.pixels),
+        rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
+        change_share=limits.change_share,
+    )
 
 
 def _equipment(objects: SeriesPair) -> Iterator[str]:

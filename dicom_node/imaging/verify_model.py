@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset
 
 from dicom_node.imaging.elements import canonical
 from dicom_node.imaging.headers import InstanceHeader
+from dicom_node.imaging.parsing import PixelPlace
 from dicom_node.imaging.provenance import DerivationPolicy
 
 _SHOWN = 3
@@ -115,6 +116,7 @@ class Slice:
 
     header: InstanceHeader
     dataset: FileDataset = field(repr=False)
+    place: PixelPlace | None
     meta_class_uid: str
     meta_instance_uid: str
 

@@ -61,12 +61,12 @@ def bias_of(series: SeriesPair) -> float:
 
 
 def pixels_are_there(series: SeriesPair) -> Iterator[str]:
-    """12: all the bytes, as OW, decodable, and not a copy of the source (unless nothing was to be done)."""
+    """12: all the bytes, as OW (OB where a pixel is a byte), and no copy of the source without a reason."""
     for pair in series.pairs:
         layout = pair.derived.header.pixels
-        if pair.pixels.derived_bytes != layout.rows * layout.columns * 2:
+        if pair.pixels.derived_bytes != layout.frame_bytes + layout.frame_bytes % 2:
             yield f"slice {pair.number}: {pair.pixels.derived_bytes} bytes of pixel data"
-        if pair.pixels.derived_vr != "OW":
+        if pair.pixels.derived_vr != ("OW" if layout.bits_allocated > 8 else "OB"):
             yield f"slice {pair.number}: pixel data of VR {pair.pixels.derived_vr}"
         if pair.pixels.error:
             yield f"slice {pair.number}: {pair.pixels.error}"

@@ -9,7 +9,7 @@ from dicom_node.errors import HoldSeriesError, SkipSeriesError
 from dicom_node.imaging.assembly import AssemblyPolicy, assemble
 from dicom_node.imaging.elements import quiet
 from dicom_node.imaging.headers import InstanceHeader, header_of
-from dicom_node.imaging.parsing import read_dataset
+from dicom_node.imaging.parsing import read_instance
 from dicom_node.imaging.verify_model import Pair, Slice
 
 
@@ -22,12 +22,13 @@ def files_of(where: Path | Sequence[Path]) -> list[Path]:
 
 def read_slice(path: Path) -> Slice:
     """Parse one file up to its pixels."""
-    ds = read_dataset(path, pixels=False)
+    ds, place = read_instance(path)
     with quiet():
         meta = ds.file_meta
         return Slice(
             header=header_of(ds),
             dataset=ds,
+            place=place,
             meta_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
             meta_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
         )

@@ -24,6 +24,12 @@ PERMANENT: frozenset[Reason] = frozenset(
         Reason.NO_GEOMETRY,
         Reason.BAD_RESCALE,
         Reason.UNSUPPORTED_PIXELS,
+        Reason.MIXED_GEOMETRY,
+        Reason.IRREGULAR_SPACING,
+        Reason.TOO_FEW_SLICES,
+        Reason.MISSING_SLICE,
+        Reason.DUPLICATE_POSITION,
+        Reason.UNVALIDATED_CONTRAST,
         # A person has to change the configuration or look at the destination.
         Reason.REFUSED_BY_PEER,
         Reason.PARTLY_DELIVERED,
