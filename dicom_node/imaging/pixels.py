@@ -82,10 +82,10 @@ class PixelFormat:
         if self.is_whole:
             return cells.view(self._dtype)
         up, down = 15 - self.high_bit, 16 - self.bits_stored
-        shifted = (cells << np.uint16(up)).view(self._dtype)
-        return np.right_shift(
-            shifted, self._dtype(down), out=shifted
-        )  # arithmetic for int16: extends the sign
+        shifted = cells << np.uint16(up)
+        if self.signed:
+            return shifted.view(np.int16) >> np.int16(down)  # arithmetic: extends the sign
+        return shifted >> np.uint16(down)
 
     def to_cells(self, stored: NDArray[np.int32]) -> Cells:
         """Put stored values back below HighBit; the sign fills the bits of the cell above it."""
