@@ -80,7 +80,7 @@ class PixelFormat:
     def to_stored(self, cells: Cells) -> Stored:
         """Mask off the bits above HighBit (old overlays live there) and extend the sign."""
         if self.is_whole:
-            return cells.view(self._dtype)
+            return self._signed(cells)
         up, down = 15 - self.high_bit, 16 - self.bits_stored
         shifted = cells << np.uint16(up)
         if self.signed:
