@@ -291,6 +291,8 @@ def test_job_says_everything_the_enhancement_needs(store, deliver, write_series,
         "priority": 3,
         "send_to": ["return-to-sender", "pacs"],
         "enhancement": {"strength": 0.5, "enhancer": "identity", "options": {"mode": "soft"}},
+        "derivation": {"description_suffix": "[QUIET]"},
+        "assembly": {"diffusion": "leave_alone"},
     }
 
     sweep_after(make_sweeper(route), clock, 31)
@@ -305,6 +307,9 @@ def test_job_says_everything_the_enhancement_needs(store, deliver, write_series,
     )
     assert job.spec["destinations"] == ["pacs"]
     assert job.spec["route"]["name"] == "ct"
+    assert job.spec["derivation"]["description_suffix"] == "[QUIET]"
+    assert job.spec["derivation"]["manufacturer"] == "DICOM Enhancement Node"
+    assert (job.spec["assembly"]["diffusion"], job.spec["assembly"]["minimum_slices"]) == ("leave_alone", 8)
     assert job.spec["source"] == [
         {"path": str(copies[uid].path), "sop_instance_uid": uid, "digest": copies[uid].digest}
         for uid in sorted(copies)
