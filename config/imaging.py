@@ -15,6 +15,7 @@ Odd = Literal["leave_out", "refuse"]
 Take = Literal["enhance", "refuse"]
 Contrast = Literal["if_measurable", "leave_alone"]
 Equipment = Literal["standard", "inherit"]
+Overlays = Literal["drop", "keep"]
 
 
 class AssemblySection(Section):
@@ -52,6 +53,7 @@ class DerivationSection(Section):
     comment: bool = True
     content_qualification: Literal["RESEARCH"] = "RESEARCH"
     image_type_term: bool = True
+    overlays: Overlays = "drop"
     uid_root: UidRoot | None = None
 
 
@@ -65,6 +67,7 @@ class RouteDerivation(Section):
     station_name: ShortText | None = None
     comment: bool | None = None
     image_type_term: bool | None = None
+    overlays: Overlays | None = None
 
     def over(self, general: DerivationSection) -> DerivationSection:
         """The general section with what the route states instead."""

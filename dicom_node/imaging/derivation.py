@@ -151,7 +151,7 @@ def derive_attributes(
 
     `position` counts the slices of the series from 0.
     """
-    attributes = _copied(piece)
+    attributes = _copied(piece, overlays=policy.overlays == "keep")
     header = piece.header
     is_ct = header.sop_class_uid == CT_IMAGE
     set_common_attributes(
@@ -213,10 +213,10 @@ def file_meta(attributes: Attributes) -> Attributes:
     return meta
 
 
-def _copied(piece: SourceSlice) -> Attributes:
+def _copied(piece: SourceSlice, *, overlays: bool = False) -> Attributes:
     """The standard attributes of the source without those no derived object carries."""
     without = frozenset(tag_of(keyword) for keyword in REMOVED)
-    return copy_standard(piece.dataset, signed=piece.layout.signed, without=without)
+    return copy_standard(piece.dataset, signed=piece.layout.signed, without=without, overlays=overlays)
 
 
 def _series_number(source: int | None, policy: DerivationPolicy, taken: frozenset[int]) -> int:

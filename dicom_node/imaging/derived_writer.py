@@ -86,6 +86,8 @@ def derive_series(
                     piece, len(written), identity=identity, provenance=used, policy=policy, uids=uids
                 )
                 cells = to_cells(volume.array[index], piece, padding_mask(part, index))
+                if policy.overlays == "keep" and piece.overlay_bits is not None:
+                    cells = cells ^ piece.overlay_bits
                 put_pixels(attributes, cells, piece.layout)
                 content = encode_file(attributes, file_meta(attributes))
                 path = directory / f"{len(written) + 1:05d}.dcm"

@@ -38,15 +38,18 @@ Attributes = dict[int, Element]
 """Tag to element; written in ascending order of the tag."""
 
 
-def copy_standard(ds: Dataset, *, signed: bool, without: frozenset[int] = frozenset()) -> Attributes:
+def copy_standard(
+    ds: Dataset, *, signed: bool, without: frozenset[int] = frozenset(), overlays: bool = False
+) -> Attributes:
     """Copy every standard element but the pixels, value by value; items of sequences likewise.
 
-    Left out at every depth: private elements, group lengths, overlays (60xx), padding after the data set
-    and the tags in `without`. `signed` decides between SS and US where the dictionary leaves it open.
+    Left out at every depth: private elements, group lengths, padding after the data set, the tags in
+    `without`, and overlays (60xx) unless they are asked for, which stand at the top alone. `signed` decides
+    between SS and US where the dictionary leaves it open.
     """
     copied: Attributes = {}
     for tag in sorted(int(key) for key in ds.keys()):  # noqa: SIM118 - iterating a Dataset converts it
-        if _is_dropped(tag) or tag in without:
+        if tag in without or (_is_dropped(tag) and not (overlays and is_overlay(tag))):
             continue
         element = ds.get_item(tag)
         if vr_of(element) == "SQ":
@@ -57,6 +60,11 @@ def copy_standard(ds: Dataset, *, signed: bool, without: frozenset[int] = frozen
     return copied
 
 
+def is_overlay(tag: int) -> bool:
+    """Whether the tag belongs to an overlay plane (PS3.3 C.9); a group length is none of its attributes."""
+    return (tag >> 16) & 0xFF01 == 0x6000 and tag & 0xFFFF != 0
+
+
 def _is_dropped(tag: int) -> bool:
     """What no derived object carries over (PS3.5 7.2, 7.8; retired overlays)."""
     group = tag >> 16
@@ -64,7 +72,7 @@ def _is_dropped(tag: int) -> bool:
         is_private(tag)
         or tag & 0xFFFF == 0
         or group <= 0x0002
-        or group & 0xFF00 == 0x6000
+        or is_overlay(tag)
         or tag in (_PIXEL_DATA, _TRAILING_PADDING)
     )
 

@@ -93,6 +93,10 @@ class PixelFormat:
         lifted = (stored.astype(self._dtype) << self._dtype(lift)).view(np.uint16)
         return lifted if self.bits_allocated == 16 else lifted & np.uint16(0xFF)
 
+    def foreign_bits(self, cells: Cells) -> Cells:
+        """The bits of the cells that the stored values say nothing about: an overlay drawn into them."""
+        return cells ^ self.to_cells(self.to_stored(cells).astype(np.int32))
+
     def signed_cells(self, cells: Cells) -> Stored:
         """The whole cells as numbers in the sign of the pixels."""
         if self.bits_allocated == 8 and self.signed:

@@ -75,6 +75,7 @@ class DerivationPolicy:
     comment: bool = True
     content_qualification: Literal["RESEARCH"] = "RESEARCH"
     image_type_term: bool = True
+    overlays: Literal["drop", "keep"] = "drop"
     uid_root: str | None = None
 
     def __post_init__(self) -> None:

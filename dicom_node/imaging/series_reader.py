@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 
 from dicom_node.errors import Reason, SkipSeriesError, UnreadableInstanceError
 from dicom_node.imaging.assembly import AssemblyPolicy, PlannedVolume, assemble
 from dicom_node.imaging.decoders import Decoders, Frame, read_cells
+from dicom_node.imaging.elements import stored
 from dicom_node.imaging.eligibility import check_series
+from dicom_node.imaging.encoding import is_overlay
 from dicom_node.imaging.evidence import Evidence, LeftOut
 from dicom_node.imaging.headers import InstanceHeader, header_of
 from dicom_node.imaging.parsing import PixelPlace, read_instance
@@ -28,6 +30,7 @@ from dicom_node.imaging.pixels import (
 from dicom_node.imaging.source_rules import CT_IMAGE
 from engine.volume import IntensityUnit, Volume
 
+_BIT_POSITION = 0x0102  # OverlayBitPosition, in every overlay group
 _EXACT = 2.0**24 - 2.0**16
 """Intercepts up to this keep the sum with a 16-bit number exact in single precision."""
 
@@ -40,6 +43,7 @@ class SourceSlice:
     slope, intercept   real = slope * stored + intercept, this slice's own
     padding_cells  the 16-bit cells of the padding pixels in raster order, None when there are none
     native_share   bytes of the decoded pixels per byte in the file (the compression ratio)
+    overlay_bits   bits of the cells that belong to an embedded overlay (PS3.5 8.1.2), None where none is declared
     frame          number of the frame in a multi-frame instance, from 1; None in a single-frame one
     """
 
@@ -52,6 +56,7 @@ class SourceSlice:
     padding: Padding | None
     padding_cells: NDArray[np.uint16] | None
     native_share: float
+    overlay_bits: NDArray[np.uint16] | None = None
     frame: int | None = None
 
 
@@ -169,6 +174,8 @@ def fill_volume(
     def deliver(position: int, cells: Cells) -> None:
         source = slices[position]
         real_values(cells, source, out=array[position])
+        if has_embedded_overlay(source.dataset):
+            slices[position] = source = replace(source, overlay_bits=source.layout.foreign_bits(cells))
         if source.padding is not None and valid is not None:
             mask = source.padding.mask(cells, source.layout)
             np.logical_not(mask, out=valid[position])
@@ -185,6 +192,12 @@ def fill_volume(
         valid = None
     unit = IntensityUnit.HU if slices[0].header.sop_class_uid == CT_IMAGE else IntensityUnit.ARBITRARY
     return SourceVolume(tuple(slices), Volume(array, planned.stack.affine, unit, valid), planned.label)
+
+
+def has_embedded_overlay(ds: Dataset) -> bool:
+    """Whether an overlay lies in unused bits of the pixels: a position other than 0 (PS3.3 C.9.2.1.2)."""
+    positions = [tag for tag in ds.keys() if is_overlay(tag) and tag & 0xFFFF == _BIT_POSITION]  # noqa: SIM118
+    return any((stored(ds, tag) or b"").strip(b"\0") for tag in positions)
 
 
 def real_values(

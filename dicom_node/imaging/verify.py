@@ -30,6 +30,7 @@ from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.headers import InstanceHeader
 from dicom_node.imaging.pixels import Cells, UndecodablePixelsError, padding_of
 from dicom_node.imaging.provenance import DerivationPolicy
+from dicom_node.imaging.series_reader import has_embedded_overlay
 from dicom_node.imaging.verify_model import (
     Check,
     CheckFunction,
@@ -110,7 +111,7 @@ def verify_series(
     own = [(path, p) for path, p in own if p.header.sop_instance_uid not in spared]
     with ExitStack() as stack:
         pool = decoders if decoders is not None else stack.enter_context(Decoders())
-        pairs, unpaired, paths = _pair(own, made, limits, pool)
+        pairs, unpaired, paths = _pair(own, made, limits, pool, keeps_overlays=policy.overlays == "keep")
     series = SeriesPair(
         sources=tuple(piece for _, piece in own),
         derived=tuple(piece for _, piece in made),
@@ -151,6 +152,8 @@ def _pair(
     derived: Sequence[tuple[Path, Slice]],
     limits: VerificationLimits,
     decoders: Decoders,
+    *,
+    keeps_overlays: bool,
 ) -> tuple[tuple[Pair, ...], tuple[int, ...], list[tuple[Path, Path]]]:
     """Match derived slices to their sources; what cannot be matched, or not uniquely, is left over."""
     free = {piece.header.sop_instance_uid: (path, piece) for path, piece in sources}
@@ -160,13 +163,20 @@ def _pair(
         if match is None:
             unpaired.append(number)
             continue
-        facts = _pixel_facts(match[1], piece, limits, decoders)
+        facts = _pixel_facts(match[1], piece, limits, decoders, keeps_overlays=keeps_overlays)
         pairs.append(Pair(number, match[1], piece, facts))
         paths.append((match[0], path))
     return tuple(pairs), tuple(unpaired), paths
 
 
-def _pixel_facts(source: Slice, derived: Slice, limits: VerificationLimits, decoders: Decoders) -> PixelFacts:
+def _pixel_facts(
+    source: Slice,
+    derived: Slice,
+    limits: VerificationLimits,
+    decoders: Decoders,
+    *,
+    keeps_overlays: bool,
+) -> PixelFacts:
     """Decode both slices and compare them; one pair in memory at a time."""
     header = source.header
     length, vr = (derived.place.length, derived.place.vr) if derived.place is not None else (0, "")
@@ -185,6 +195,7 @@ def _pixel_facts(source: Slice, derived: Slice, limits: VerificationLimits, deco
         padding=padding_of(source.dataset, header.pixels),
         rescale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
         change_share=limits.change_share,
+        keeps_overlays=keeps_overlays and has_embedded_overlay(source.dataset),
     )
     return replace(facts, derived_bytes=length, derived_vr=vr)
 

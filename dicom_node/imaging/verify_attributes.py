@@ -10,10 +10,11 @@ from pydicom.dataset import Dataset
 
 from dicom_node.imaging.derivation import REMOVED
 from dicom_node.imaging.elements import canonical, has, is_private, items, stored, tag_of, text, texts, vr_of
+from dicom_node.imaging.encoding import is_overlay
 from dicom_node.imaging.equipment import EQUIPMENT_IDENTITY, EQUIPMENT_STATE
 from dicom_node.imaging.identity import IMAGE_TYPE_TERM, MODEL_NAME
 from dicom_node.imaging.provenance import local_time
-from dicom_node.imaging.source_rules import CT_IMAGE, LOSSY_SYNTAXES
+from dicom_node.imaging.source_rules import CT_IMAGE, LOSSY_SYNTAXES, MR_IMAGE
 from dicom_node.imaging.verify_model import Pair, SeriesPair, constant, differing
 
 PLANE = (
@@ -201,12 +202,13 @@ def qualification_is_honest(series: SeriesPair) -> Iterator[str]:
 
 
 def nothing_foreign_is_left(series: SeriesPair) -> Iterator[str]:
-    """26: no private elements, overlays, group lengths, signatures, icons or step references, at any depth."""
+    """26: no private elements, group lengths, signatures, icons, step references, nor overlays but by policy."""
     forbidden = {tag_of(keyword): keyword for keyword in REMOVED}
     for number, piece in enumerate(series.derived, 1):
         for tag in _all_tags(piece.dataset):
             group = tag >> 16
-            if is_private(tag) or group & 0xFF00 == 0x6000 or tag & 0xFFFF == 0:
+            kept = is_overlay(tag) and series.policy.overlays == "keep"
+            if is_private(tag) or tag & 0xFFFF == 0 or (group & 0xFF00 == 0x6000 and not kept):
                 yield f"slice {number}: ({group:04X},{tag & 0xFFFF:04X}) has no place here"
             elif tag in forbidden:
                 yield f"slice {number}: {forbidden[tag]} has no place here"
@@ -219,11 +221,15 @@ def acquisition_is_kept(
     yield from constant(series, ("SeriesDate", "SeriesTime"))
     for pair in series.pairs:
         inherit = series.policy.equipment_policy == "inherit"
-        yield from _unexpected(pair, judged_elsewhere, inherit=inherit)
+        yield from _unexpected(
+            pair, judged_elsewhere, inherit=inherit, overlays=series.policy.overlays == "keep"
+        )
         yield from _times(pair, series.verified_at)
 
 
-def _unexpected(pair: Pair, judged_elsewhere: frozenset[int], *, inherit: bool) -> Iterator[str]:
+def _unexpected(
+    pair: Pair, judged_elsewhere: frozenset[int], *, inherit: bool, overlays: bool
+) -> Iterator[str]:
     """Attributes that differ, appeared or vanished without a rule that says so."""
     judged = judged_elsewhere | {tag_of(keyword) for keyword in (*CHANGED, *REMOVED)}
     if not inherit:
@@ -231,7 +237,9 @@ def _unexpected(pair: Pair, judged_elsewhere: frozenset[int], *, inherit: bool) 
     source, derived = pair.source.dataset, pair.derived.dataset
     tags = {int(t) for t in source.keys()} | {int(t) for t in derived.keys()}  # noqa: SIM118
     for tag in sorted(tags - judged):
-        if is_private(tag) or tag & 0xFFFF == 0 or tag >> 16 & 0xFF00 == 0x6000 or tag == 0xFFFCFFFC:
+        if is_overlay(tag) and overlays and pair.source.header.sop_class_uid in (CT_IMAGE, MR_IMAGE):
+            pass  # kept, so it is equal
+        elif is_private(tag) or tag & 0xFFFF == 0 or tag >> 16 & 0xFF00 == 0x6000 or tag == 0xFFFCFFFC:
             continue
         if canonical(source, tag, without=_GONE) != canonical(derived, tag, without=_GONE):
             yield f"slice {pair.number}: ({tag >> 16:04X},{tag & 0xFFFF:04X}) differs"

@@ -24,8 +24,12 @@ def compare_pixels(
     padding: Padding | None,
     rescale: tuple[float, float],
     change_share: float,
+    keeps_overlays: bool = False,
 ) -> PixelFacts:
-    """Return the facts about one pair of equal shape; real values by the source slice's own rescale."""
+    """Return the facts about one pair of equal shape; real values by the source slice's own rescale.
+
+    With `keeps_overlays` the bits outside the stored values are the source's, otherwise there are none.
+    """
     none = np.zeros(source.shape, np.bool_)
     before = none if padding is None else padding.mask(source, layout)
     after = none if padding is None else padding.mask(derived, layout)
@@ -36,7 +40,8 @@ def compare_pixels(
     change = layout.to_stored(derived)[measured].astype(np.float64) * rescale[0] + rescale[1] - real
     after_change = real + change
     signal = after_change > _SIGNAL_SHARE * (np.percentile(after_change, 99.9) if real.size else 0.0)
-    fits = layout.to_cells(layout.to_stored(derived).astype(np.int32)) == derived
+    expected = layout.foreign_bits(source) if keeps_overlays else np.zeros_like(source)
+    fits = layout.foreign_bits(derived) == expected
     return PixelFacts(
         identical=bool((source == derived).all()),
         outside=int((~fits & measured).sum()),
