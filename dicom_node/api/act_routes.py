@@ -38,6 +38,12 @@ class RetryIn(In):
         return self
 
 
+class SendIn(In):
+    """Where to."""
+
+    destination: Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class RetriedOut(BaseModel):
     """How many delivery jobs are due now."""
 
@@ -100,6 +106,12 @@ def release_series(desk: DeskDep, caller: Operator, series_id: Id) -> out.Series
 def discard_series(desk: DeskDep, caller: Operator, series_id: Id) -> out.SeriesOut:
     """Leave a held series alone for good; its instances stay stored."""
     return out.series_out(desk.operations.discard_series(str(series_id), actor=caller.actor))
+
+
+@router.post("/series/{series_id}/send", status_code=201)
+def send_series(desk: DeskDep, caller: Operator, series_id: Id, asked: SendIn) -> out.JobOut:
+    """Send a stored series as it is to a configured peer; the delivery job that does it."""
+    return out.job_out(desk.operations.send_series(str(series_id), asked.destination, actor=caller.actor))
 
 
 @router.get("/pauses")

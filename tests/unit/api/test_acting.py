@@ -38,6 +38,17 @@ def test_a_held_series_is_released_or_discarded(operator, line, act, state):
     assert operator.post(f"/api/v1/series/{series}/{act}").json()["state"] == state
 
 
+def test_a_stored_series_is_sent_to_a_peer_that_is_configured(operator, scans, store):
+    series = scans.series()
+
+    job = operator.post(f"/api/v1/series/{series}/send", json={"destination": "pacs"}).json()
+
+    assert (job["kind"], job["destination"], job["series_id"]) == ("DELIVER", "pacs", series)
+    assert store.jobs.get(job["id"]).state == "PENDING"
+    nobody = operator.post(f"/api/v1/series/{series}/send", json={"destination": "nobody"})
+    assert nobody.status_code == 404
+
+
 def test_deliveries_are_tried_again_by_job_or_by_destination(operator, line, store, clock):
     _, delivery = line.derived()
     job = store.jobs.claim(JobKind.DELIVER, "sender", LEASE, destination="pacs")
