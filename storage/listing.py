@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, union
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, union
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -188,7 +188,8 @@ def job_clauses(wanted: JobFilter, dialect: str) -> list[ColumnElement[bool]]:
         *_equal(SeriesRow.calling_ae, wanted.calling_ae),
     ]
     if of_series:
-        clauses.append(JobRow.series_id.in_(select(SeriesRow.id).where(*of_series)))
+        # Asked of each job in turn, so that a page ends where it is full; a set of series would be made whole first.
+        clauses.append(exists().where(SeriesRow.id == JobRow.series_id, *of_series))
     if wanted.text:
         clauses.append(_job_text(wanted.text, dialect))
     return clauses
