@@ -1,1 +1,1 @@
-"""The page: templates and static files inside the package, rendered over the desk; no build step, no outside host."""
+"""The operator's page: rendered from the desk's own verbs, steered through the API; nothing comes from elsewhere."""
