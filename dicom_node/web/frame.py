@@ -39,7 +39,7 @@ templates = Jinja2Templates(
     )
 )
 templates.env.filters.update(words.FILTERS)
-templates.env.globals.update(version=__version__, research_use=RESEARCH_USE)
+templates.env.globals.update(node_version=__version__, research_use=RESEARCH_USE)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

@@ -49,6 +49,7 @@ def overview(request: Request, desk: DeskDep, caller: Viewer) -> HTMLResponse:
         wrong=wrong,
         wrong_series=desk.store.listing.series_by_id(job.series_id for job in wrong),
         held=held,
+        alarms=desk.store.alarms.active()[:8],
         rates=desk.store.reviews.rates(),
         bars=_bars(desk),
     )

@@ -60,7 +60,7 @@ def _peer(desk: Desk, peer: Peer) -> dict[str, Any]:
     figures = desk.figures.overview().figures.peers.get(peer.name)
     return {
         "peer": peer,
-        "status": desk.store.jobs.destination_status(peer.name),
+        "status": desk.store.destinations.status(peer.name),
         "jobs": figures.jobs if figures else {},
         "instances": figures.instances if figures else {},
         "oldest": figures.oldest_waiting if figures else None,

@@ -124,13 +124,15 @@ def event_words(name: str) -> str:
 
 
 def facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A JSON object as lines for a table, nested names joined with a full stop."""
+    """A JSON object as lines for a table, nested names joined with a colon."""
     return list(_flat("", data))
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:
     """What an attempt measured, without what has a place of its own on the page."""
-    return {key: value for key, value in result.items() if key not in ("guards", "enhancer", "volumes")}
+    return {
+        key: value for key, value in result.items() if key not in ("guards", "enhancer", "volumes", "seconds")
+    }
 
 
 def status_words(status: int | None) -> str:
@@ -146,7 +148,8 @@ def success_rate(instances: Mapping[str, int]) -> float | None:
 
 def _flat(prefix: str, data: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for key, value in data.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
+        word = str(key).replace("_", " ")
+        name = f"{prefix}: {word}" if prefix else word
         if isinstance(value, Mapping):
             yield from _flat(name, value)
         elif isinstance(value, (list, tuple)):
