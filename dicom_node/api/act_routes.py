@@ -12,6 +12,7 @@ from dicom_node.api.idempotency import WriteRoute
 from dicom_node.api.read_routes import LARGEST_ID, Id
 from dicom_node.api.security import Admin, DeskDep, Operator
 from dicom_node.desk import acts
+from storage.errors import NotFoundError
 from storage.pauses import Part
 
 router = APIRouter(tags=["acting"], route_class=WriteRoute)
@@ -112,6 +113,16 @@ def discard_series(desk: DeskDep, caller: Operator, series_id: Id) -> out.Series
 def send_series(desk: DeskDep, caller: Operator, series_id: Id, asked: SendIn) -> out.JobOut:
     """Send a stored series as it is to a configured peer; the delivery job that does it."""
     return out.job_out(desk.operations.send_series(str(series_id), asked.destination, actor=caller.actor))
+
+
+@router.post("/jobs/{job_id}/send", status_code=201)
+def send_derived(desk: DeskDep, caller: Operator, job_id: Id, asked: SendIn) -> out.JobOut:
+    """Send the derived series of an enhancement, as it was made, to any configured peer."""
+    derived = desk.store.index.derived(job_id)
+    if not derived:
+        raise NotFoundError("derived series of job", job_id)
+    uid = derived[0].series_instance_uid
+    return out.job_out(desk.operations.send_series(uid, asked.destination, actor=caller.actor))
 
 
 @router.get("/pauses")

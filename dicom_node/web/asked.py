@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -99,6 +99,6 @@ def delivery_filter(asked: Asked, *, job_id: int | None = None) -> DeliveryFilte
     return wanted if job_id is None else replace(wanted, job_id=job_id)
 
 
-def known_words(figures: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The names that occur, in alphabetical order, for a list to choose from."""
-    return sorted(name for name in figures if name)[:200]
+def known_words(figures: Mapping[str, Mapping[str, int]], chosen: Iterable[str] = ()) -> list[str]:
+    """The names that occur or were chosen, in alphabetical order, for a list to choose from."""
+    return sorted({*list(figures)[:200], *chosen} - {""})

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from dicom_node.api.read_routes import Id
 from dicom_node.api.security import Anyone, DeskDep, Viewer
+from dicom_node.desk.alerts import sentence
 from dicom_node.desk.desk import Desk
 from dicom_node.operations import delivery_summary
 from dicom_node.web import timeline
@@ -50,6 +51,7 @@ def overview(request: Request, desk: DeskDep, caller: Viewer) -> HTMLResponse:
         wrong_series=desk.store.listing.series_by_id(job.series_id for job in wrong),
         held=held,
         alarms=desk.store.alarms.active()[:8],
+        alerts=[(alert, sentence(alert)) for alert in desk.store.alerts.lasting()[:8]],
         rates=desk.store.reviews.rates(),
         bars=_bars(desk),
     )
@@ -68,8 +70,8 @@ def series_list(request: Request, desk: DeskDep, caller: Viewer) -> HTMLResponse
         asked=asked,
         page=found,
         states=list(SeriesState),
-        modalities=known_words(figures.series_by_modality),
-        senders=known_words(figures.series_by_sender),
+        modalities=known_words(figures.series_by_modality, asked.several("modality")),
+        senders=known_words(figures.series_by_sender, asked.several("calling_ae")),
     )
 
 
@@ -108,8 +110,8 @@ def jobs_list(request: Request, desk: DeskDep, caller: Viewer) -> HTMLResponse:
         series=desk.store.listing.series_by_id(job.series_id for job in found.items),
         states=list(JobState),
         kinds=list(JobKind),
-        modalities=known_words(figures.series_by_modality),
-        senders=known_words(figures.series_by_sender),
+        modalities=known_words(figures.series_by_modality, asked.several("modality")),
+        senders=known_words(figures.series_by_sender, asked.several("calling_ae")),
         destinations=known_words({name: peer.jobs for name, peer in figures.peers.items()}),
     )
 
@@ -135,6 +137,7 @@ def job_page(request: Request, desk: DeskDep, caller: Viewer, job_id: Id) -> HTM
         deliveries=_deliveries(desk, asked, sending),
         asked=asked,
         able=able(job),
+        peers=[peer.name for peer in desk.settings.peers if peer.enabled],
         derived=desk.store.index.derived(job_id)[:1],
         reviews=desk.store.reviews.of_job(job_id),
     )

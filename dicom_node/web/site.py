@@ -7,10 +7,16 @@ from starlette.staticfiles import StaticFiles
 
 from dicom_node.api.app import create_app, refuse_open_routes
 from dicom_node.desk.desk import Desk
-from dicom_node.web import image_pages, line_pages, people_pages, rule_pages
+from dicom_node.web import finding_pages, image_pages, line_pages, people_pages, rule_pages
 from dicom_node.web.frame import HERE
 
-ROUTERS = (line_pages.router, image_pages.router, rule_pages.router, people_pages.router)
+ROUTERS = (
+    line_pages.router,
+    image_pages.router,
+    rule_pages.router,
+    finding_pages.router,
+    people_pages.router,
+)
 
 
 def build_site(desk: Desk) -> FastAPI:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from storage.records import EventRecord
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _SHORT = 18
@@ -20,7 +23,7 @@ EVENTS: Mapping[str, str] = {
     "association.opened": "A sender opened an association",
     "association.closed": "The association ended",
     "association.rejected": "An association was rejected",
-    "instance.stored": "An instance was stored",
+    "instance.stored": "Images were stored",
     "instance.conflict": "An instance came again with another content",
     "series.opened": "The first instance of the series arrived",
     "series.reopened": "A late instance opened the series again",
@@ -135,6 +138,19 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def folded(events: Sequence[EventRecord]) -> list[EventRecord]:
+    """A trail in which each run of stored instances is one line: the last of them, with how many there were."""
+    shown: list[EventRecord] = []
+    count = 0
+    for event in events:
+        count = count + 1 if event.name == "instance.stored" else 0
+        if count > 1:
+            shown.pop()
+        told = event if count == 0 else replace(event, data={"images": count})
+        shown.append(told)
+    return shown
+
+
 def status_words(status: int | None) -> str:
     """A DIMSE status as people write it: four hexadecimal digits and an H (PS3.7 C)."""
     return "no answer" if status is None else f"{status:04X}H"
@@ -168,6 +184,6 @@ def _text(value: Any) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "span": span, "ago": ago, "stamp": stamp, "bytes": size, "short": short, "percent": percent, "figure": figure,
-    "tone": tone, "event": event_words, "facts": facts, "dimse": status_words, "measured": measured,
+    "tone": tone, "event": event_words, "facts": facts, "dimse": status_words, "measured": measured, "folded": folded,
     "success_rate": success_rate,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -20,19 +20,19 @@ import pytest
 from config.settings import Settings, load_settings
 from dicom_node.demo.archive import Archive
 from dicom_node.demo.bench import free_port
-from dicom_node.desk.access import AccessControl
+from dicom_node.desk.access import SECRET_FILE, AccessControl
 from dicom_node.desk.desk import utc_now
 from dicom_node.desk.roles import Role
 from dicom_node.imaging.headers import read_header
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
 from dicom_node.operations import open_node_store
+from dicom_node.pipeline.delivery import DeliverySender
 from engine.volume import IntensityUnit, Volume
 from storage.records import NewDeliveryJob, NewDerived, NewInstance, NewJob
 from storage.states import JobKind
 from storage.store import Store
 
 PASSWORD = "correct horse battery staple"
-SHOTS = os.environ.get("DICOM_NODE_SCREENSHOTS")
 _LIMIT_MS = 60_000
 _ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -78,7 +78,8 @@ class Line:
         )
         for path in files:
             header, content = read_header(path), path.read_bytes()
-            staged = self.store.spool.write(b"", [content])
+            start = 144 + int.from_bytes(content[140:144], "little")  # where the data set begins (PS3.10 7.1)
+            staged = self.store.spool.write(content[:start], [content[start:]])
             added = self.store.index.add_instance(
                 NewInstance(
                     study_uid=header.study_instance_uid,
@@ -151,7 +152,7 @@ class Line:
                     series_instance_uid=header.series_instance_uid,
                     transfer_syntax_uid="1.2.840.10008.1.2.1",
                     path=path,
-                    digest="0" * 64,
+                    digest=hashlib.sha256(path.read_bytes()).hexdigest(),
                     size=path.stat().st_size,
                     position=position,
                 )
@@ -255,7 +256,24 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def people(store: Store, settings: Settings) -> Callable[[Role], str]:
+def first_administrator(chromium: Any, page_address: str, settings: Settings, store: Store) -> str:
+    """The first administrator, made on the page with the secret of the first run; where the page went then."""
+    assert not store.access.any_user()
+    page = chromium.new_page(base_url=page_address)
+    page.set_default_timeout(_LIMIT_MS)
+    page.goto("/login")
+    page.get_by_label("Secret").fill((settings.storage.directory / SECRET_FILE).read_text().strip())
+    page.get_by_label("Name").fill(f"{Role.ADMIN.value}-1")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Make the administrator").click()
+    page.wait_for_url("**/login")
+    arrived: str = page.url
+    page.close()
+    return arrived
+
+
+@pytest.fixture(scope="session")
+def people(store: Store, settings: Settings, first_administrator: str) -> Callable[[Role], str]:
     """Make sure that there is a user of that role; its name."""
     access = AccessControl(store.access, store.trail, settings.api, now=utc_now)
 
@@ -287,7 +305,8 @@ class Browser:
     def __init__(self, chromium: Any, address: str, person: Callable[[Role], str]) -> None:
         self._chromium = chromium
         self.address = address
-        self._person = person
+        self.person = person
+        self.password = PASSWORD
         self._contexts: dict[tuple[Role, str], Any] = {}
         self.complaints: list[str] = []
 
@@ -313,6 +332,11 @@ class Browser:
         yield
         self.complaints[before:] = [told for told in self.complaints[before:] if part not in told]
 
+    def forget(self, role: Role) -> None:
+        """Sign in anew next time: the sessions of this role have ended."""
+        for key in [key for key in self._contexts if key[0] is role]:
+            self._contexts.pop(key).close()
+
     def _fresh(self, scheme: str) -> Any:
         context = self._chromium.new_context(
             base_url=self.address, color_scheme=scheme, reduced_motion="reduce"
@@ -325,7 +349,7 @@ class Browser:
             context = self._fresh(scheme)
             answer = context.request.post(
                 "/api/v1/session",
-                data={"name": self._person(role), "password": PASSWORD},
+                data={"name": self.person(role), "password": PASSWORD},
                 headers={"Origin": self.address},
             )
             assert answer.ok, answer.text()
@@ -343,3 +367,24 @@ def browser(_browser: Browser) -> Iterator[Browser]:
     _browser.complaints.clear()
     yield _browser
     assert _browser.complaints == []
+
+
+@pytest.fixture
+def sender(store: Store, settings: Settings, archive: Archive) -> Iterator[DeliverySender]:
+    """What delivers to the archive when a test says so."""
+    running = DeliverySender(store, settings, name="sender@test", now=utc_now)
+    yield running
+    running.stop(10)
+
+
+@pytest.fixture(scope="session")
+def numbers(line: Line, archive: Archive, store: Store) -> dict[str, int]:
+    """A line in which something is in every state; the numbers of a job and of series to look at."""
+    done = line.enhanced()
+    line.failed()
+    held = line.series(calling="MR_TWO")
+    line.close(held, "hold", reason="SLICES_MISSING", message="Slice 7 of 12 is missing.")
+    left = line.series(calling="CT_ONE", slices=8)
+    line.close(left, "skip", reason="NO_ROUTE", message="No route matches this series.")
+    line.series(calling="CT_ONE", slices=8)
+    return {"job": done, "series": store.jobs.get(done).series_id, "held": held}

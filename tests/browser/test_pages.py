@@ -12,21 +12,6 @@ from dicom_node.desk.roles import Role
 SHOTS = os.environ.get("DICOM_NODE_SCREENSHOTS")
 
 
-@pytest.fixture(scope="module")
-def numbers(line, archive, store):
-    """A line in which something is in every state; the numbers of a job and a series to look at."""
-    done = line.enhanced()
-    line.enhanced(destination="absent")
-    line.failed()
-    held = line.series(calling="MR_TWO")
-    line.close(held, "hold", reason="SLICES_MISSING", message="Slice 7 of 12 is missing.")
-    left = line.series(calling="CT_ONE", slices=8)
-    line.close(left, "skip", reason="NO_ROUTE", message="No route matches this series.")
-    line.job(calling="CT_ONE", slices=8)
-    line.series(calling="CT_ONE", slices=8)
-    return {"job": done, "series": store.jobs.get(done).series_id, "held": held}
-
-
 PAGES = {
     "overview": "/overview",
     "series": "/series",
@@ -39,6 +24,9 @@ PAGES = {
     "reviews": "/reviews",
     "routes": "/routes",
     "peers": "/peers",
+    "why": "/why?text=A-1",
+    "why-nothing": "/why?text=1.2.3",
+    "upload": "/upload",
     "people": "/people",
     "account": "/account",
 }
@@ -61,4 +49,56 @@ def test_every_page_opens_without_a_complaint(browser, numbers, scheme):
             page.wait_for_selector("#viewer:not([data-ready=''])[data-ready]")
         assert "Research use only" in page.inner_text("footer")
         photograph(page, f"{name}-{scheme}")
+    page.close()
+
+
+def test_pages_fit_a_phone(browser, numbers):
+    page = browser.page(Role.ADMIN, "/overview", width=390, height=844)
+    for name in ("overview", "jobs", "one-job", "viewer", "routes"):
+        page.goto(PAGES[name].format(**numbers))
+        page.wait_for_load_state("networkidle")
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, name
+        photograph(page, f"{name}-phone")
+    page.close()
+
+
+def test_who_is_not_signed_in_is_led_to_the_login_and_back(browser, store):
+    page = browser.page(None, "/jobs?state=FAILED")
+    assert "/login" in page.url
+    photograph(page, "login-light")
+
+    page.get_by_label("Name").fill("nobody")
+    page.get_by_label("Password").fill("a wrong password")
+    with browser.expecting_complaints("401"):
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_text("name or password is wrong").wait_for()
+
+    page.get_by_label("Name").fill(browser.person(Role.VIEWER))
+    page.get_by_label("Password").fill(browser.password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/jobs?state=FAILED")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login")
+    page.goto("/overview")
+    assert "/login" in page.url
+    page.context.close()
+
+
+def test_the_first_run_makes_the_first_administrator(first_administrator, store):
+    assert first_administrator.endswith("/login")
+    user = store.access.find_user("admin-1")
+    assert user is not None
+    assert user.role == Role.ADMIN
+
+
+def test_a_viewer_sees_no_control_that_would_be_refused(browser, numbers):
+    page = browser.page(Role.VIEWER, f"/jobs/{numbers['job']}")
+    assert page.locator("[data-call]:not([data-call*=session])").count() == 0
+    with browser.expecting_complaints("403"):
+        page.goto("/people")
+    assert page.get_by_role("heading", name="You may not see this").is_visible()
+    with browser.expecting_complaints("404"):
+        page.goto("/jobs/987654")
+    assert page.get_by_role("heading", name="There is nothing here").is_visible()
     page.close()

@@ -119,14 +119,26 @@ function localTimes() {
 
 // --- buttons
 
+// An answer as names and values, for eyes only: it is never put into the page's own copy.
+function unfold(panel, answer) {
+  const lines = Object.entries(answer).flatMap(([name, value]) => [element("dt", name.replaceAll("_", " ")), element("dd", value || "not said")]);
+  panel.querySelector("dl").replaceChildren(...lines);
+  panel.hidden = false;
+}
+
 function told(element_, answer) {
   if (element_.dataset.said === "echo") {
     return answer.answered ? `${answer.peer} answered in ${Math.round(answer.seconds * 1000)} ms.` : `${answer.peer} did not answer. ${answer.message}`;
+  }
+  if (element_.dataset.said === "alerts") {
+    if (!answer.length) return "No channel is configured: nobody would be told.";
+    return answer.map((told) => `${told.channel}: ${told.error ?? "told"}`).join("; ");
   }
   return element_.dataset.said ?? "";
 }
 
 async function after(source, answer) {
+  if (source.dataset.into) return unfold(document.getElementById(source.dataset.into), answer);
   const text = told(source, answer);
   const next = source.dataset.next;
   if (next) {

@@ -37,6 +37,7 @@ TABLE: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/v1/series/{series_id}/release"): OPERATOR,
     ("POST", "/api/v1/series/{series_id}/discard"): OPERATOR,
     ("POST", "/api/v1/series/{series_id}/send"): OPERATOR,
+    ("POST", "/api/v1/jobs/{job_id}/send"): OPERATOR,
     ("GET", "/api/v1/pauses"): OPERATOR,
     ("PUT", "/api/v1/pauses/{part}"): ADMIN,
     ("POST", "/api/v1/peers/{name}/echo"): OPERATOR,
