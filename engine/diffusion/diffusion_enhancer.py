@@ -106,13 +106,12 @@ class DiffusionEnhancer:
         scan, valid = on_device(volume, home)
         measured = measure_noise(scan, valid, volume.unit, volume.spacing_mm)
         reading = self._read(volume, units, measured)
-        measured = refined(measured, reading, units.scale)
+        read = refined(measured, reading, units.scale)
         y = self._model_state(scan, valid, units, volume.unit)
-        run = self.run(
-            volume, y, measured, reading, options, progress=progress, cancel=cancel or CancelToken()
-        )
-        # The limits use the noise as measured from place to place: where the scan is quiet, little may change.
-        settled = settle_tensor(scan, valid, run.array * units.scale, measured)
+        run = self.run(volume, y, read, reading, options, progress=progress, cancel=cancel or CancelToken())
+        # The limits use the local noise, at the lower of the two levels: the guards go by the measured one alone.
+        limits = min(measured, read, key=lambda noise: noise.sigma)
+        settled = settle_tensor(scan, valid, run.array * units.scale, limits)
         left = measure_noise(settled, valid, volume.unit, volume.spacing_mm).sigma
         array = settled.cpu().numpy()
         if volume.valid is not None:

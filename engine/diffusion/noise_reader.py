@@ -37,6 +37,11 @@ _TRUST = 0.85
 too low. Between 0.75 and 1, unseen scans of CT and MR are read best."""
 
 
+_CAUTION_CT = 0.93
+"""Share of the level read that the model is told of in CT: too high a level erases anatomy, too low a one only leaves
+noise. On scans kept back this gains 0.3 dB at 15 HU and costs 0.1 dB at 60 HU; MR gains nothing from it."""
+
+
 @dataclass(frozen=True)
 class NoiseReading:
     """What the model is told, in model units.
@@ -142,7 +147,7 @@ def read_noise(
         raise OutOfRangeError(
             "NOISE_UNCERTAIN", f"the noise estimates disagree by a factor of {spread:.1f}: nothing is changed"
         )
-    sigma = level * min(max(said, 0.5), 1.15)
+    sigma = level * min(max(said * (_CAUTION_CT if is_ct else 1.0), 0.5), 1.15)
     relative = torch.exp(2.0 * shape)
     return NoiseReading(sigma, relative[0] * sigma**2, spectrum_colour(relative), spread)
 

@@ -13,6 +13,7 @@ from engine.device import ComputeDevice
 from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
 from engine.enhancer import CancelToken, EnhanceOptions
 from engine.errors import EngineInputError, EnhancementCancelledError
+from engine.noise import estimate_noise
 from engine.volume import IntensityUnit, Volume
 
 CPU = ComputeDevice(torch.device("cpu"), torch.float32, 2**31)
@@ -127,3 +128,21 @@ def test_a_bf16_that_computes_wrongly_is_not_used() -> None:
     chosen, difference = trusted_precision(fast, broken)
     assert chosen.precision is torch.float32
     assert difference == 1.0
+
+
+def test_a_reading_above_the_measurement_does_not_widen_the_limits(
+    bundle: ModelBundle, ct_volume: Volume
+) -> None:
+    with torch.no_grad():
+        for member in bundle.reader.members:
+            member[-1].bias[0] = 1.0  # type: ignore[index, union-attr]
+        bundle.network.head.bias[:] = 5.0
+    measured = estimate_noise(ct_volume)
+
+    out = DiffusionEnhancer(bundle).enhance(ct_volume, options=EnhanceOptions(strength=1.0))
+
+    change = np.abs(out.volume.array - ct_volume.array)
+    assert out.report.noise_before > 1.05 * measured.sigma
+    limit = 3.0 * measured.local_sigma(change.shape, 0, change.shape[0])
+    assert np.all(change <= limit * 1.0001)
+    assert float((change / limit).max()) > 0.8

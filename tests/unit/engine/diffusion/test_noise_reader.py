@@ -10,7 +10,14 @@ import torch
 
 from engine.blocks import BLOCK_SIZE
 from engine.diffusion.conditioning import noise_colour
-from engine.diffusion.noise_reader import _TRUST, NoiseReader, read_noise, refined, spectrum_colour
+from engine.diffusion.noise_reader import (
+    _CAUTION_CT,
+    _TRUST,
+    NoiseReader,
+    read_noise,
+    refined,
+    spectrum_colour,
+)
 from engine.errors import OutOfRangeError
 from engine.noise import NoiseEstimate, estimate_noise
 from engine.simulation.ct_noise import CtNoiseShape, coloured_noise
@@ -28,7 +35,7 @@ def reader_that_says(ratio: float) -> NoiseReader:
         for member in reader.members:
             for parameter in member.parameters():
                 parameter.zero_()
-            member[-1].bias[0] = np.log(ratio) / _TRUST  # type: ignore[index, union-attr]
+            member[-1].bias[0] = np.log(ratio / _CAUTION_CT) / _TRUST  # type: ignore[index, union-attr]
     return reader
 
 
