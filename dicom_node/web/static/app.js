@@ -34,8 +34,10 @@ export async function call(method, path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { detail: "The node does not answer." });
   }
-  const json = /json/.test(answer.headers.get("Content-Type") ?? "") ? await answer.json() : null;
-  if (answer.status === 401 && csrf) toLogin();
+  const text = await answer.text();  // empty where there is nothing to say (204), whatever its type is called
+  const json = text && /json/.test(answer.headers.get("Content-Type") ?? "") ? JSON.parse(text) : null;
+  // A wrong old password is a 401 as well, and no reason to leave the page.
+  if (answer.status === 401 && csrf && json?.type?.endsWith(":not-signed-in")) toLogin();
   if (!answer.ok) throw new Problem(answer.status, json);
   return json;
 }
@@ -63,7 +65,9 @@ export function ask(question) {
   return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
 }
 
+let leaving = false;
 function toLogin() {
+  if (leaving) return;
   location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 
@@ -143,6 +147,7 @@ async function after(source, answer) {
   const next = source.dataset.next;
   if (next) {
     if (text) sessionStorage.setItem("said", text);
+    leaving = true;
     location.assign(next);
     return;
   }
