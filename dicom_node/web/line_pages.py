@@ -26,6 +26,7 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse,
 _PAGE = 50
 _DAY = timedelta(hours=24)
 _BARS = 48
+_LISTED = frozenset({"failed", "held", "alarm"})
 
 
 @router.get("/")
@@ -51,7 +52,8 @@ def overview(request: Request, desk: DeskDep, caller: Viewer) -> HTMLResponse:
         wrong_series=desk.store.listing.series_by_id(job.series_id for job in wrong),
         held=held,
         alarms=desk.store.alarms.active()[:8],
-        alerts=[(alert, sentence(alert)) for alert in desk.store.alerts.lasting()[:8]],
+        # Failed jobs and held series are listed themselves, and alarms too.
+        alerts=[(a, sentence(a)) for a in desk.store.alerts.lasting() if a.kind not in _LISTED][:8],
         rates=desk.store.reviews.rates(),
         bars=_bars(desk),
     )

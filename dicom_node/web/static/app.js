@@ -74,12 +74,12 @@ function toLogin() {
 // --- live parts: the same page is fetched again and what changed is put in its place
 
 let looking = false;
-export async function refresh(live = false) {
+export async function refresh() {
   const parts = document.querySelectorAll("[data-live][id]");
   if (!parts.length || looking) return;
   looking = true;
   try {
-    const answer = await fetch(location.href, { headers: live ? { "X-Live": "1" } : {}, credentials: "same-origin" });
+    const answer = await fetch(location.href, { credentials: "same-origin" });
     if (answer.redirected && new URL(answer.url).pathname === "/login") return toLogin();
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -102,15 +102,15 @@ function replace(old, fresh) {
   if (held) [...old.querySelectorAll("a, button")].find((e) => `${e.tagName}|${e.dataset.call ?? e.getAttribute("href") ?? ""}` === signature)?.focus();
 }
 
-let active = true;
-for (const kind of ["pointermove", "keydown", "wheel"]) addEventListener(kind, () => { active = true; }, { passive: true });
+// After a while without a hand on mouse or keys nothing is fetched any more, so that an unattended session ends.
+const ATTENDED_MS = 5 * 60 * 1000;
+let touchedAt = Date.now();
+for (const kind of ["pointermove", "pointerdown", "keydown", "wheel"]) addEventListener(kind, () => { touchedAt = Date.now(); }, { passive: true });
 const every = Number(document.getElementById("main")?.dataset.every ?? 0);
 if (every) {
   setInterval(() => {
-    if (document.hidden || document.querySelector("dialog[open]")) return;
-    // A look nobody asked for does not keep a session alive.
-    refresh(!active);
-    active = false;
+    if (document.hidden || document.querySelector("dialog[open]") || Date.now() - touchedAt > ATTENDED_MS) return;
+    refresh();
   }, every);
 }
 
