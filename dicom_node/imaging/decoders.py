@@ -32,6 +32,8 @@ MEMORY_LIMIT: Final = 3 << 30
 """Address space of one decoding process; its libraries alone take about a third of it."""
 DEADLINE_S: Final = 60.0
 """Longest time one frame may take; a frame of 512 x 512 takes 2 to 60 ms."""
+LARGEST_FRAME: Final = 256 << 20
+"""Bytes of the largest frame that is decoded: 11,000 pixels a side."""
 _MOST_PROCESSES: Final = 8
 _FRAMES_WORTH_A_PROCESS: Final = 16
 _PIPE_BYTES: Final = 1 << 20
@@ -150,6 +152,20 @@ def read_cells(frame: Frame, decoders: Decoders) -> Cells:
         return native_cells(frame.place, frame.syntax, frame.layout)
     except UndecodablePixelsError as exc:
         raise named(exc, frame) from exc
+
+
+def require_bytes(frame: Frame) -> None:
+    """Refuse a frame whose bytes cannot be what its header states, before any memory is asked for.
+
+    Uncompressed: the length of the frame, and a byte to make it even (PS3.5 8.1.1). Compressed: no image is
+    as large as `LARGEST_FRAME`. Raises `UndecodablePixelsError`.
+    """
+    needed, found = frame.layout.frame_bytes, frame.place.length
+    if frame.place.encapsulated:
+        if needed > LARGEST_FRAME:
+            raise named(UndecodablePixelsError(f"A frame of {needed} bytes is no image."), frame)
+    elif not needed <= found <= needed + 1:
+        raise named(UndecodablePixelsError(f"{found} bytes of pixel data, {needed} stated."), frame)
 
 
 def named(error: UndecodablePixelsError, frame: Frame) -> UndecodablePixelsError:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from dicom_node.errors import Reason, SkipSeriesError, UnreadableInstanceError
 from dicom_node.imaging.assembly import AssemblyPolicy, PlannedVolume, assemble
-from dicom_node.imaging.decoders import Decoders, Frame, read_cells
+from dicom_node.imaging.decoders import Decoders, Frame, read_cells, require_bytes
 from dicom_node.imaging.elements import stored
 from dicom_node.imaging.eligibility import check_series
 from dicom_node.imaging.encoding import is_overlay
@@ -166,6 +166,8 @@ def fill_volume(
     planned: PlannedVolume, slices: list[SourceSlice], frames: Sequence[Frame], decoders: Decoders
 ) -> SourceVolume:
     """Put the pixels of the planned slices into one array; `frames[i]` holds those of `slices[i]`."""
+    for frame in frames:
+        require_bytes(frame)
     shape = (len(slices), slices[0].layout.rows, slices[0].layout.columns)
     array = np.empty(shape, np.float32)
     padded = any(source.padding is not None for source in slices)

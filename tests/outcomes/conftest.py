@@ -420,8 +420,8 @@ edited("palette", SKIPPED, Reason.UNSUPPORTED_PIXELS, setting(PhotometricInterpr
 edited("one-bit", SKIPPED, Reason.UNSUPPORTED_PIXELS, setting(BitsAllocated=1, BitsStored=1, HighBit=0))
 edited(
     "eight-bits-allocated",
-    SKIPPED,
-    Reason.UNSUPPORTED_PIXELS,
+    FAILED,
+    Reason.DECODE_ERROR,
     setting(BitsAllocated=8, BitsStored=8, HighBit=7),
 )
 edited(

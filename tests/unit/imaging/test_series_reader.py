@@ -165,6 +165,17 @@ def test_truncated_pixels_are_a_decode_error_that_names_the_instance(write_ct: W
     assert "2.25." in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    "change", [{"Rows": 65535, "Columns": 65535}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}]
+)
+def test_a_header_that_states_other_bytes_than_there_are_is_refused_before_memory_is_asked_for(
+    write_ct: Write, change: dict[str, object]
+) -> None:
+    with pytest.raises(UndecodablePixelsError) as caught:
+        read_series(write_ct(attributes=change))
+    assert "stated" in caught.value.detail
+
+
 def test_a_damaged_compressed_frame_is_a_decode_error(write_ct: Write) -> None:
     paths = write_ct(syntax=JPEG2000Lossless)
     content = paths[3].read_bytes()

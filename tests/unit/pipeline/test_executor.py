@@ -130,5 +130,5 @@ def test_an_unknown_enhancer_is_an_error_with_a_message_not_a_crash(
 ) -> None:
     with pytest.raises(AttemptFailedError) as caught:
         process.run(make_spec(enhancer="no-such-thing"), time_limit=MINUTE, heard=ignore)
-    assert caught.value.reason is Reason.INTERNAL_ERROR
+    assert caught.value.reason is Reason.ENGINE_REFUSED
     assert process.pid is not None
