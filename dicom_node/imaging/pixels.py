@@ -81,6 +81,8 @@ class PixelFormat:
         """Mask off the bits above HighBit (old overlays live there) and extend the sign."""
         if self.is_whole:
             return self._signed(cells)
+        if not self.signed and self.high_bit + 1 == self.bits_stored:
+            return cells & np.uint16(self.maximum)
         up, down = 15 - self.high_bit, 16 - self.bits_stored
         shifted = cells << np.uint16(up)
         if self.signed:
