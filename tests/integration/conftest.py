@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from config.settings import Settings
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
 from dicom_node.intake.receiver import build_scp
 from dicom_node.network.scp import StorageScp
+from dicom_node.operations import open_node_store
 from engine.phantom import head_phantom
 from storage.store import Store, open_store
 
@@ -48,12 +50,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def start_node(store: Store) -> Iterator[Callable[..., StorageScp]]:
+def start_node(store: Store, tmp_path: Path) -> Iterator[Callable[..., StorageScp]]:
+    """A receiver on the test's store; with watermarks, on a store of its own that keeps them."""
     started: list[StorageScp] = []
+    opened = ExitStack()
 
     def start(*, watermarks: dict[str, str] | None = None, **node: Any) -> StorageScp:
-        sections = {"node": {"port": 0, **node}, "storage": {"watermarks": watermarks or {}}}
-        scp = build_scp(store, Settings.model_validate(sections), run_id="run")
+        place = {"directory": str(tmp_path / "marked"), "watermarks": watermarks} if watermarks else {}
+        settings = Settings.model_validate({"node": {"port": 0, **node}, "storage": place})
+        kept = opened.enter_context(open_node_store(settings)) if watermarks else store
+        scp = build_scp(kept, settings, run_id="run")
         scp.start()
         started.append(scp)
         return scp
@@ -61,6 +67,7 @@ def start_node(store: Store) -> Iterator[Callable[..., StorageScp]]:
     yield start
     for scp in started:
         scp.stop()
+    opened.close()
 
 
 @pytest.fixture
