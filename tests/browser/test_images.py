@@ -41,6 +41,15 @@ def test_slices_are_scrolled_by_wheel_keys_and_slider(viewer):
     assert layers == {"source", "derived", "difference"}
 
 
+def asked(viewer, address: str) -> None:
+    """Wait until the page has asked for an image."""
+    for _ in range(200):
+        if any(address in url for url in viewer.asked):
+            return
+        viewer.wait_for_timeout(50)
+    raise AssertionError(f"{address} was not asked for")
+
+
 def test_the_window_is_one_for_source_and_derived(viewer):
     viewer.locator("#viewer").press("3")
     viewer.wait_for_function("document.querySelector('#width').value === '1800'")
@@ -48,7 +57,7 @@ def test_the_window_is_one_for_source_and_derived(viewer):
     viewer.wait_for_function("document.querySelector('#width').value === '80'")
     at(viewer, 6)
     for layer in ("source", "derived"):
-        assert any(f"/{layer}/6.png?centre=40&width=80" in url for url in viewer.asked)
+        asked(viewer, f"/{layer}/6.png?centre=40&width=80")
     viewer.locator("#width").fill("250")
     viewer.locator("#width").press("Enter")
     box = viewer.locator(".pane").first.bounding_box()
