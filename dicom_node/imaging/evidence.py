@@ -124,6 +124,8 @@ def _expected_count(headers: Sequence[InstanceHeader]) -> int | None:
     The attribute counts the images of an acquisition, not of a series (PS3.3 C.7.6.1.1); a number smaller
     than what arrived therefore says nothing.
     """
+    if not headers:
+        return None
     counts = {h.images_in_acquisition for h in headers}
     acquisitions = {dict(h.discriminators).get("AcquisitionNumber", "") for h in headers}
     (count, *others) = counts

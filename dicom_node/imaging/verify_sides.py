@@ -46,6 +46,8 @@ def other_series(found: Sequence[tuple[Path, Slice]], homes: set[str]) -> tuple[
 
 def by_volume(pairs: Sequence[Pair]) -> tuple[tuple[Pair, ...], ...]:
     """The pairs by the volume of the source they belong to; all in one where the source is none."""
+    if not pairs:
+        return ()
     try:
         plan = assemble(
             [pair.source.header for pair in pairs], AssemblyPolicy(minimum_slices=2, released=True)
