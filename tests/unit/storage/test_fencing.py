@@ -108,7 +108,7 @@ def test_a_wall_clock_that_is_set_expires_nothing_and_delays_nothing(tmp_path, s
     with open_store(sqlite_url, tmp_path / "data") as store:
         wall = WallClock()
         clock = LeaseClock(store._database, wall=wall)
-        store.jobs.hold_destination("pacs", clock() + timedelta(minutes=5), "away")
+        store.destinations.failed("pacs", "away", wait=lambda _failures: timedelta(minutes=5), opens_at=9)
         before = clock()
 
         wall.set_by = jump
@@ -117,7 +117,7 @@ def test_a_wall_clock_that_is_set_expires_nothing_and_delays_nothing(tmp_path, s
 
         assert timedelta(0) <= unmoved < timedelta(minutes=2)
         assert abs(moved_by - jump) < timedelta(minutes=2)
-        until = store.jobs.destination_status("pacs").not_before
+        until = store.destinations.status("pacs").not_before
         assert timedelta(minutes=2) < until - clock() < timedelta(minutes=6)
         assert [alarm.code for alarm in store.alarms.active()] == ["clock_jump"]
         assert clock.settle() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from storage.delivery_records import NewAnswer
 from storage.errors import IllegalTransitionError, LostClaimError
 from storage.states import DeliveryState, JobState, SeriesState
 
@@ -30,12 +31,12 @@ def test_a_late_instance_takes_the_claim_from_a_sender_in_the_middle(scene, poli
     scene.commit(late_policy=policy)
     job = scene.claim_delivery()
     (first, _), _ = scene.store.deliveries.for_job(job.id)
-    scene.store.deliveries.record(job, first.id, state=DeliveryState.DELIVERED, status=0)
+    scene.store.deliveries.record(job, [NewAnswer(first.id, DeliveryState.DELIVERED, 0)])
 
     _late(scene)
 
     with pytest.raises(LostClaimError):
-        scene.store.deliveries.record(job, first.id, state=DeliveryState.DELIVERED, status=0)
+        scene.store.deliveries.record(job, [NewAnswer(first.id, DeliveryState.DELIVERED, 0)])
 
 
 def test_a_route_may_ignore_late_instances_and_keeps_them_all_the_same(scene):
