@@ -113,12 +113,13 @@ class DiffusionEnhancer:
         limits = min(measured, read, key=lambda noise: noise.sigma)
         settled = settle_tensor(scan, valid, run.array * units.scale, limits)
         left = measure_noise(settled, valid, volume.unit, volume.spacing_mm).sigma
+        share = min(left / measured.sigma, 1.0) if measured.sigma > 0 else 1.0
         array = settled.cpu().numpy()
         if volume.valid is not None:
             np.copyto(array, volume.array, where=~volume.valid)
         report = EnhancementReport(
             noise_before=reading.sigma * units.scale,
-            noise_after=min(left, reading.sigma * units.scale),
+            noise_after=reading.sigma * units.scale * share,
             parameters=run.facts,
             seconds=time.perf_counter() - start,
         )

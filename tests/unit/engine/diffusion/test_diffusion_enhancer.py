@@ -146,3 +146,17 @@ def test_a_reading_above_the_measurement_does_not_widen_the_limits(
     limit = 3.0 * measured.local_sigma(change.shape, 0, change.shape[0])
     assert np.all(change <= limit * 1.0001)
     assert float((change / limit).max()) > 0.8
+
+
+def test_what_is_left_is_told_as_a_share_of_what_was_read(bundle: ModelBundle, ct_volume: Volume) -> None:
+    with torch.no_grad():
+        for member in bundle.reader.members:
+            member[-1].bias[0] = -0.5  # type: ignore[index, union-attr]
+
+    out = DiffusionEnhancer(bundle).enhance(ct_volume, options=EnhanceOptions(strength=1.0))
+
+    before, after = estimate_noise(ct_volume).sigma, estimate_noise(out.volume).sigma
+    assert out.report.noise_before < 0.8 * before
+    assert out.report.noise_after / out.report.noise_before == pytest.approx(
+        min(after / before, 1.0), rel=1e-3
+    )
