@@ -153,6 +153,19 @@ def test_a_server_of_another_authority_gets_nothing(log_server, authority, store
     assert server.received == []
 
 
+def test_a_server_that_does_not_believe_us_confirms_nothing(
+    log_server, authority, store, line, recorder
+) -> None:
+    server = log_server()
+    foreign = authority("elsewhere").issue("us", key="ec")
+    line()
+    recorder.record()
+    section = section_for(log_server, server.port, certificate=foreign.certificate, key=foreign.key)
+
+    assert Shipper(store, section).ship() == 0
+    assert store.audit.state().sent_seq == 0
+
+
 def test_a_frame_counts_octets_not_characters() -> None:
     record = link(NewAuditRecord(1, _moment(), "110100", 0, "<é/>"), seq=1, previous=GENESIS)
 
