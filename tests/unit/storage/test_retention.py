@@ -331,7 +331,9 @@ class Life(RuleBasedStateMachine):
             assert not buried & set(session.scalars(lacking))
 
 
-def test_no_reachable_state_has_something_deleted_that_is_not_delivered(tmp_path, make_scene, clock):
+@pytest.fixture
+def life(tmp_path, make_scene, clock):
+    """The state machine on stores of its own."""
     numbers = iter(range(10**6))
 
     def make():
@@ -340,11 +342,29 @@ def test_no_reachable_state_has_something_deleted_that_is_not_delivered(tmp_path
         store = open_store(f"sqlite:///{home / 'node.db'}", home / "data", now=clock)
         return make_scene(store), store.close
 
-    machine = type("OfThisTest", (Life,), {"make": staticmethod(make)})
-    case = machine.TestCase
+    return type("OfThisTest", (Life,), {"make": staticmethod(make), "deleted": []})
+
+
+def test_no_reachable_state_has_something_deleted_that_is_not_delivered(life):
+    case = life.TestCase
     case.settings = settings(
         max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
 
-    assert "STABLE" in Life.deleted
+
+def test_the_machine_of_lives_can_reach_a_deletion(life):
+    """Chance alone may never delete anything; without this walk the test above could pass in vain."""
+    walk = life()
+    walk.begin()
+    try:
+        walk.go_all_the_way(1, "hold")
+        walk.delete(finish=True)
+        assert life.deleted == []
+        walk.wait(10)
+        walk.delete(finish=True)
+        walk.nothing_is_deleted_that_somebody_lacks()
+    finally:
+        walk.teardown()
+
+    assert life.deleted == ["STABLE"]
