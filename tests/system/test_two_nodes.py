@@ -17,7 +17,7 @@ from dicom_node.demo.archive import Archive
 from dicom_node.demo.bench import RunningNode
 from dicom_node.imaging.phantom_series import write_ct_series
 from dicom_node.network import scu
-from engine.phantom import head_phantom
+from engine.phantom import head_phantom, noisy_ct
 from storage.states import JobState
 from storage.store import open_store
 
@@ -28,7 +28,10 @@ LIMIT = timedelta(seconds=400)
 def short_series(tmp_path: Path) -> list[list[Path]]:
     """Four series of ten small slices."""
     volume = head_phantom(shape=(10, 64, 64), spacing_mm=(3.0, 3.6, 3.6))
-    return [write_ct_series(volume, tmp_path / f"scanner-{seed}", seed=seed) for seed in range(4)]
+    return [
+        write_ct_series(noisy_ct(volume, 20.0, seed=seed), tmp_path / f"scanner-{seed}", seed=seed)
+        for seed in range(4)
+    ]
 
 
 @pytest.mark.timeout(900)
