@@ -25,7 +25,8 @@ _MOST_FRAGMENTS: Final = 1_000_000
 def frame_places(place: PixelPlace, layout: PixelFormat, count: int) -> list[PixelPlace]:
     """Return where each of `count` frames lies; raises `UndecodablePixelsError` where they cannot be found."""
     if not place.encapsulated:
-        if not 0 <= place.length - count * layout.frame_bytes <= 1:  # a byte may make it even
+        row = max(layout.frame_bytes // max(layout.rows, 1), 2)  # less than that is filling
+        if not 0 <= place.length - count * layout.frame_bytes < row:
             raise UndecodablePixelsError(f"{place.length} bytes of pixel data for {count} frames.")
         size = layout.frame_bytes
         return [_part(place, place.offset + number * size, size) for number in range(count)]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from dicom_node.imaging.elements import canonical
@@ -64,7 +66,7 @@ class VerificationLimits:
     """How much the voxels may have changed.
 
     bias_hu         largest mean change of a CT series, HU
-    bias_share      largest mean change of an MR series, as a share of its mean
+    bias_share      largest mean change of tissue in MR, as a share of the 99.5th percentile of the volume
     change_share    largest change of one voxel, as a share of the stored range: more is a wrap-around
     allow_identical whether a derived series may equal its source (strength 0 and the identity enhancer
                     always may)
@@ -85,9 +87,10 @@ class PixelFacts:
     outside         derived pixels with bits set that BitsStored does not hold
     padding_moved   pixels that are padding on one side only, or padding of another value
     change_sum, source_sum   sums over the measured pixels, real units
+    sample          real values of the source at measured pixels, evenly spread
     signal          pixels of tissue: the derived value exceeds 15 % of the slice's highest
-    signal_sum, signal_change, signal_power, signal_inverse   their sums of the source value, of the change,
-                    of its square, and of one over the derived value
+    signal_change, signal_power, signal_inverse   their sums of the change, of its square, and of one over the
+                    derived value
     largest_change  of one measured pixel, real units
     change_bound    what `largest_change` must stay under for this slice's slope and bits
     """
@@ -101,8 +104,10 @@ class PixelFacts:
     measured: int = 0
     change_sum: float = 0.0
     source_sum: float = 0.0
+    sample: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False
+    )
     signal: int = 0
-    signal_sum: float = 0.0
     signal_change: float = 0.0
     signal_power: float = 0.0
     signal_inverse: float = 0.0

@@ -13,6 +13,9 @@ from dicom_node.imaging.source_rules import CT_IMAGE
 from dicom_node.imaging.verify_model import PixelFacts, SeriesPair
 
 _SIGNAL_SHARE = 0.15
+_BRIGHT_PERCENTILE = 99.5
+_SAMPLED = 1024
+"""Pixels of a slice that tell how bright its volume is."""
 _UNCHANGED_BY_DESIGN = re.compile(r"(?:: identity\S* |strength=0(?:\.0*)?(?:\s|$))")
 
 
@@ -49,8 +52,8 @@ def compare_pixels(
         measured=int(measured.sum()),
         change_sum=float(change.sum()),
         source_sum=float(real.sum()),
+        sample=real[:: max(1, real.size // _SAMPLED)].astype(np.float32),
         signal=int(signal.sum()),
-        signal_sum=float(real[signal].sum()),
         signal_change=float(change[signal].sum()),
         signal_power=float(np.square(change[signal]).sum()),
         signal_inverse=float((1.0 / np.maximum(after_change[signal], 1e-6)).sum()),
@@ -106,9 +109,10 @@ def padding_is_kept(series: SeriesPair) -> Iterator[str]:
 def mean_is_kept(series: SeriesPair) -> Iterator[str]:
     """16: the mean of no volume moved: in CT of all measured pixels, in MR of tissue.
 
-    The magnitude of MR lifts a weak signal A under noise sigma by sigma^2 / (2 A) (Gudbjartsson and Patz
-    1995), which may be taken away; the change itself tells the sigma. Air, where nothing but that lift is
-    seen, says nothing about a bias.
+    The limit is the one that the guards hold an enhancer to, in MR a share of the 99.5th percentile. The
+    magnitude of MR lifts a weak signal A under noise sigma by sigma^2 / (2 A) (Gudbjartsson and Patz 1995),
+    which may be taken away; the change itself tells the sigma. Air, where nothing but that lift is seen, says
+    nothing about a bias.
     """
     for number, volume in enumerate(series.volumes, 1):
         facts = [pair.pixels for pair in volume]
@@ -125,6 +129,7 @@ def _tissue_bias(facts: Sequence[PixelFacts], share: float) -> tuple[float, floa
     """Mean change in tissue, its limit, and what the magnitude of MR had added there."""
     count = max(sum(f.signal for f in facts), 1)
     bias = sum(f.signal_change for f in facts) / count
-    limit = share * abs(sum(f.signal_sum for f in facts)) / count
+    seen = np.concatenate([np.zeros(0, np.float32), *(f.sample for f in facts)])
+    limit = share * abs(float(np.percentile(seen, _BRIGHT_PERCENTILE))) if seen.size else 0.0
     power = sum(f.signal_power for f in facts) / count - bias**2
     return bias, limit, 0.5 * power * sum(f.signal_inverse for f in facts) / count

@@ -86,7 +86,9 @@ class Line:
             plan = judge_series(headers, policy)
             row.notes = [str(note) for note in plan.evidence.notes]
             row.left_out = len(plan.left_out)
-            self._enhance(row, admitted, directory)
+            spared = {entry.sop_instance_uid for entry in plan.left_out}
+            used = [p for p, h in zip(admitted, headers, strict=False) if h.sop_instance_uid not in spared]
+            self._enhance(row, admitted, directory, used if spared else admitted)
         except SkipSeriesError as exc:
             row.outcome, row.reason, row.detail = "SKIPPED", str(exc.reason), exc.detail
         except HoldSeriesError as exc:
@@ -116,8 +118,8 @@ class Line:
             return False
         return True
 
-    def _enhance(self, row: Row, paths: Sequence[Path], directory: Path) -> None:
-        """The attempt, and what others say about its files."""
+    def _enhance(self, row: Row, paths: Sequence[Path], directory: Path, used: Sequence[Path]) -> None:
+        """The attempt, and what others say about its files; `used` are those from which something is derived."""
         spec = AttemptSpec(
             job_key=row.name,
             sources=tuple(SourceFile(path, path.name, data_set_digest(path)) for path in paths),
@@ -139,7 +141,7 @@ class Line:
         row.assertions = f"{passed}/{len(report.checks)}"
         row.added_messages = sorted(added_messages(paths, derived))
         if FULL:
-            row.dcm2niix = geometry_by_dcm2niix(paths, derived, directory.parent)
+            row.dcm2niix = geometry_by_dcm2niix(used, derived, directory.parent)
 
     def close(self) -> None:
         """End the process."""

@@ -182,6 +182,21 @@ def test_the_mean_of_mr_may_move_by_half_a_percent(
     assert verify_series(tmp_path / "source", tmp_path / "much", policy=POLICY).failed_numbers == (16,)
 
 
+def test_the_mean_of_dim_tissue_is_held_to_the_brightest_as_the_guards_hold_it(
+    mr_volume: Volume, derive: Callable[..., object], tmp_path: Path
+) -> None:
+    array = mr_volume.array.copy()
+    array[:, ::4] *= 3
+    write_mr_series(replace(mr_volume, array=array), tmp_path / "source")
+    paths = sorted((tmp_path / "source").iterdir())
+    bright = float(np.percentile(array, 99.5))
+    derive(paths, tmp_path / "little", shift=0.003 * bright)
+    derive(paths, tmp_path / "much", shift=0.008 * bright)
+
+    assert verify_series(tmp_path / "source", tmp_path / "little", policy=POLICY).passed
+    assert verify_series(tmp_path / "source", tmp_path / "much", policy=POLICY).failed_numbers == (16,)
+
+
 @pytest.mark.usefixtures("dciodvfy")
 def test_validators_agree_with_a_right_series_and_see_a_wrong_one(bench: Any) -> None:
     assert bench.verify(validators=True).passed
