@@ -18,11 +18,12 @@ from storage.errors import StorageError
 from storage.migrate import upgrade
 from storage.tables import DeliveryRow, DerivedRow, EventRow, InstanceRow, JobRow, SeriesRow, plain
 
+ROOT, OLD_ROOT = "1.2.826", "1.3.12"
 _BATCH = 5000
 _MODALITIES = ("CT", "CT", "CT", "MR", "MR", "PT")
 _SERIES_STATES = ("STABLE",) * 17 + ("SKIPPED", "SKIPPED", "HELD")
 _JOB_STATES = ("SUCCEEDED",) * 17 + ("FAILED", "CANCELED", "RETRY")
-_BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
+BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
 Row = dict[str, Any]
 
 
@@ -66,19 +67,24 @@ def _write(database: Database, table: Table, rows: Iterator[Row]) -> int:
 
 
 def _at(number: int) -> datetime:
-    return _BEGIN + timedelta(seconds=37 * number)
+    return BEGIN + timedelta(seconds=37 * number)
 
 
 def _pick(values: tuple[str, ...], number: int) -> str:
     return values[random.Random(number).randrange(len(values))]  # noqa: S311 (the same rows each time)
 
 
+def _study(number: int, count: int) -> str:
+    """The study of a series. The oldest tenth came from another maker: what matches may all lie far back."""
+    return f"{OLD_ROOT if number <= count // 10 else ROOT}.{number // 3}"
+
+
 def _series(count: int, each: int) -> Iterator[Row]:
     for number in range(1, count + 1):
         yield {
             "id": number,
-            "study_instance_uid": f"1.2.826.{number // 3}",
-            "series_instance_uid": f"1.2.826.{number // 3}.{number}",
+            "study_instance_uid": _study(number, count),
+            "series_instance_uid": f"{_study(number, count)}.{number}",
             "modality": _pick(_MODALITIES, number),
             "calling_ae": f"SCANNER_{number % 40}",
             "called_ae": "ENHANCE",
@@ -103,7 +109,7 @@ def _instances(series: int, each: int) -> Iterator[Row]:
             yield {
                 "series_id": number,
                 "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
-                "sop_instance_uid": f"1.2.826.{number // 3}.{number}.{place}",
+                "sop_instance_uid": f"{_study(number, series)}.{number}.{place}",
                 "transfer_syntax_uid": "1.2.840.10008.1.2.1",
                 "digest": f"{identity:064x}",
                 "path": f"instances/{identity:012x}.dcm",

@@ -13,18 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, union
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.filters import DeliveryFilter, EventFilter, JobFilter, SeriesFilter
 from storage.mapping import delivery_record, event_record, instance_record, job_record, series_record
-from storage.prefix import starts_with
 from storage.records import DeliveryRecord, EventRecord, InstanceRecord, JobRecord, SeriesRecord
+from storage.searching import Searching
 from storage.tables import DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 
 T = TypeVar("T")
 Order = Literal["newest", "oldest"]
+Search = Callable[[str], ColumnElement[bool]]
+Clauses = Callable[[Searching], list[ColumnElement[bool]]]
 LARGEST_PAGE = 1000
 _BIGGEST_ID = 2**63 - 1
 
@@ -65,8 +67,15 @@ class Listing:
         order: Order = "newest",
     ) -> Page[SeriesRecord]:
         """Series that match."""
-        query = select(SeriesRow).where(*series_clauses(wanted, self._database.dialect))
-        return self._page(query, SeriesRow.id, series_record, after=after, limit=limit, order=order)
+        return self._page(
+            select(SeriesRow),
+            SeriesRow.id,
+            series_record,
+            lambda searching: series_clauses(wanted, searching.series),
+            after=after,
+            limit=limit,
+            order=order,
+        )
 
     def jobs(
         self,
@@ -77,8 +86,15 @@ class Listing:
         order: Order = "newest",
     ) -> Page[JobRecord]:
         """Jobs of both kinds that match."""
-        query = select(JobRow).where(*job_clauses(wanted, self._database.dialect))
-        return self._page(query, JobRow.id, job_record, after=after, limit=limit, order=order)
+        return self._page(
+            select(JobRow),
+            JobRow.id,
+            job_record,
+            lambda searching: job_clauses(wanted, searching.jobs),
+            after=after,
+            limit=limit,
+            order=order,
+        )
 
     def deliveries(
         self,
@@ -89,8 +105,15 @@ class Listing:
         order: Order = "newest",
     ) -> Page[DeliveryRecord]:
         """Deliveries that match."""
-        query = select(DeliveryRow).where(*delivery_clauses(wanted, self._database.dialect))
-        return self._page(query, DeliveryRow.id, delivery_record, after=after, limit=limit, order=order)
+        return self._page(
+            select(DeliveryRow),
+            DeliveryRow.id,
+            delivery_record,
+            lambda searching: delivery_clauses(wanted, searching.deliveries),
+            after=after,
+            limit=limit,
+            order=order,
+        )
 
     def events(
         self,
@@ -101,16 +124,29 @@ class Listing:
         order: Order = "newest",
     ) -> Page[EventRecord]:
         """Lines of the trail that match. With `order="oldest"` and the last cursor, what was added since."""
-        query = select(EventRow).where(*event_clauses(wanted, self._database.dialect))
-        return self._page(query, EventRow.id, event_record, after=after, limit=limit, order=order)
+        return self._page(
+            select(EventRow),
+            EventRow.id,
+            event_record,
+            lambda searching: event_clauses(wanted, searching.events),
+            after=after,
+            limit=limit,
+            order=order,
+        )
 
     def instances(
         self, series_id: int, *, after: int | None = None, limit: int = 50, order: Order = "oldest"
     ) -> Page[InstanceRecord]:
         """The instances of a series, contents in conflict included, in the order of arrival."""
-        query = select(InstanceRow).where(InstanceRow.series_id == series_id)
-        record = partial(instance_record, root=self._root)
-        return self._page(query, InstanceRow.id, record, after=after, limit=limit, order=order)
+        return self._page(
+            select(InstanceRow),
+            InstanceRow.id,
+            partial(instance_record, root=self._root),
+            lambda _: [InstanceRow.series_id == series_id],
+            after=after,
+            limit=limit,
+            order=order,
+        )
 
     def series_by_id(self, ids: Iterable[int]) -> dict[int, SeriesRecord]:
         """The series with these numbers, for a page of jobs; at most `LARGEST_PAGE` of them."""
@@ -137,6 +173,7 @@ class Listing:
         query: Select[Any],
         key: Any,
         record: Callable[[Any], T],
+        clauses: Clauses,
         *,
         after: int | None,
         limit: int,
@@ -150,12 +187,13 @@ class Listing:
             query = query.where(key < after if newest else key > after)
         query = query.order_by(key.desc() if newest else key).limit(size + 1)
         with self._database.reading() as session:
-            rows = list(session.scalars(query))
+            wanted = clauses(Searching(session, self._database.dialect))
+            rows = list(session.scalars(query.where(*wanted)))
             items = tuple(record(row) for row in rows[:size])
         return Page(items, rows[size - 1].id if len(rows) > size else None)
 
 
-def series_clauses(wanted: SeriesFilter, dialect: str) -> list[ColumnElement[bool]]:
+def series_clauses(wanted: SeriesFilter, search: Search) -> list[ColumnElement[bool]]:
     """The conditions of a series filter."""
     clauses = [
         *_among(SeriesRow.state, wanted.states),
@@ -168,10 +206,10 @@ def series_clauses(wanted: SeriesFilter, dialect: str) -> list[ColumnElement[boo
         *_equal(SeriesRow.interrupted, wanted.interrupted),
         *_between(SeriesRow.last_received_at, wanted.received_from, wanted.received_before),
     ]
-    return [*clauses, _series_text(wanted.text, dialect)] if wanted.text else clauses
+    return [*clauses, search(wanted.text)] if wanted.text else clauses
 
 
-def job_clauses(wanted: JobFilter, dialect: str) -> list[ColumnElement[bool]]:
+def job_clauses(wanted: JobFilter, search: Search) -> list[ColumnElement[bool]]:
     """The conditions of a job filter."""
     clauses = [
         *_among(JobRow.kind, wanted.kinds),
@@ -191,11 +229,11 @@ def job_clauses(wanted: JobFilter, dialect: str) -> list[ColumnElement[bool]]:
         # Asked of each job in turn, so that a page ends where it is full; a set of series would be made whole first.
         clauses.append(exists().where(SeriesRow.id == JobRow.series_id, *of_series))
     if wanted.text:
-        clauses.append(_job_text(wanted.text, dialect))
+        clauses.append(search(wanted.text))
     return clauses
 
 
-def delivery_clauses(wanted: DeliveryFilter, dialect: str) -> list[ColumnElement[bool]]:
+def delivery_clauses(wanted: DeliveryFilter, search: Search) -> list[ColumnElement[bool]]:
     """The conditions of a delivery filter."""
     clauses = [
         *_among(DeliveryRow.state, wanted.states),
@@ -206,11 +244,11 @@ def delivery_clauses(wanted: DeliveryFilter, dialect: str) -> list[ColumnElement
         jobs = select(JobRow.id).where(JobRow.series_id == wanted.series_id)
         clauses.append(DeliveryRow.job_id.in_(jobs))
     if wanted.text:
-        clauses.append(starts_with(DeliveryRow.sop_instance_uid, wanted.text, dialect))
+        clauses.append(search(wanted.text))
     return clauses
 
 
-def event_clauses(wanted: EventFilter, dialect: str) -> list[ColumnElement[bool]]:
+def event_clauses(wanted: EventFilter, search: Search) -> list[ColumnElement[bool]]:
     """The conditions of an event filter."""
     clauses = [
         *_equal(EventRow.series_id, wanted.series_id),
@@ -219,38 +257,10 @@ def event_clauses(wanted: EventFilter, dialect: str) -> list[ColumnElement[bool]
         *_between(EventRow.at, wanted.at_from, wanted.at_before),
     ]
     if wanted.name and wanted.name.endswith("."):
-        clauses.append(starts_with(EventRow.name, wanted.name, dialect))
+        clauses.append(search(wanted.name))
     elif wanted.name:
         clauses.append(EventRow.name == wanted.name)
     return clauses
-
-
-def _series_text(text: str, dialect: str) -> ColumnElement[bool]:
-    """A series whose UIDs, sender or number begin with the text."""
-    columns = (SeriesRow.series_instance_uid, SeriesRow.study_instance_uid, SeriesRow.calling_ae)
-    ways = [starts_with(column, text, dialect) for column in columns]
-    return or_(*ways, *_numbered(SeriesRow.id, text))
-
-
-def _job_text(text: str, dialect: str) -> ColumnElement[bool]:
-    """A job whose key, destination or number, or whose series, begins with the text.
-
-    A union and no OR: PostgreSQL reads the whole table where an OR holds a subquery.
-    """
-    ways: list[ColumnElement[bool]] = [
-        JobRow.series_id.in_(select(SeriesRow.id).where(_series_text(text, dialect))),
-        starts_with(JobRow.destination, text, dialect),
-        starts_with(JobRow.key, text, dialect),
-        *_numbered(JobRow.id, text),
-    ]
-    return JobRow.id.in_(union(*(select(JobRow.id).where(way) for way in ways)))
-
-
-def _numbered(column: Any, text: str) -> list[ColumnElement[bool]]:
-    """The row with this number, if the text is one."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        return []
-    return [column == int(text)]
 
 
 def _among(column: Any, values: tuple[str, ...]) -> list[ColumnElement[bool]]:

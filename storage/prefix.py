@@ -17,13 +17,17 @@ LONGEST = 255
 
 def starts_with(column: Any, text: str, dialect: str) -> ColumnElement[bool]:
     """SQL: the column begins with the text, case included. No character of the text has a meaning of its own."""
-    # PostgreSQL knows no NUL in a text, and nothing stored has one.
-    low = text.replace("\x00", "")[:LONGEST]
+    low = searched(text)
     if dialect == "postgresql":
         return and_(
             column.op("~>=~", is_comparison=True)(low), column.op("~<~", is_comparison=True)(low + _LAST)
         )
     return and_(column >= low, column < low + _LAST)
+
+
+def searched(text: str) -> str:
+    """The text as it is compared: PostgreSQL knows no NUL in a text, and nothing stored has one."""
+    return text.replace("\x00", "")[:LONGEST]
 
 
 def prefix_index(name: str, column: str) -> Index:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import insert, text
 
 from storage.filters import DeliveryFilter, EventFilter, JobFilter, SeriesFilter
 from storage.listing import LARGEST_PAGE, job_clauses, series_clauses
+from storage.searching import FEW, Searching, jobs_looked_up, series_looked_up
 from storage.states import DeliveryState, JobKind, JobState, SeriesState
 from storage.tables import SeriesRow
 
@@ -188,9 +190,11 @@ JOB_PLANS = [
 def test_a_list_is_answered_from_an_index(scene, wanted, index):
     database = scene.store._database
     if isinstance(wanted, SeriesFilter):
-        table, clauses = "series", series_clauses(wanted, database.dialect)
+        search = partial(series_looked_up, dialect=database.dialect)
+        table, clauses = "series", series_clauses(wanted, search)
     else:
-        table, clauses = "jobs", job_clauses(wanted, database.dialect)
+        search = partial(jobs_looked_up, dialect=database.dialect)
+        table, clauses = "jobs", job_clauses(wanted, search)
     with database.writing() as session:
         if database.dialect == "postgresql":
             session.execute(text("SET LOCAL enable_seqscan = off"))
@@ -205,20 +209,71 @@ def test_a_list_is_answered_from_an_index(scene, wanted, index):
     assert index in str(plan)
 
 
-def test_a_long_list_is_read_from_its_end(scene):
+def _copied(scene, count: int) -> str:
+    """Write that many series with UIDs of one beginning, which is returned."""
     added = scene.add("1.1.1", series="1.1").series
-    template = {
-        column.name: getattr(scene.store._database, column.name, None)
-        for column in SeriesRow.__table__.columns
-    }
-    assert template.keys() >= {"id", "state"}
     with scene.store._database.writing() as session:
         row = session.get(SeriesRow, added.id)
         plain = {c.name: getattr(row, c.name) for c in SeriesRow.__table__.columns if c.name != "id"}
         session.execute(
-            insert(SeriesRow), [{**plain, "series_instance_uid": f"1.5.{n}"} for n in range(3000)]
+            insert(SeriesRow), [{**plain, "series_instance_uid": f"1.5.{n}"} for n in range(count)]
         )
+    return "1.5."
 
-    page = scene.store.listing.series(SeriesFilter(text="1.5"), limit=10)
+
+def test_a_long_list_is_read_from_its_end(scene):
+    page = scene.store.listing.series(SeriesFilter(text=_copied(scene, 3000)), limit=10)
 
     assert [item.series_instance_uid for item in page.items] == [f"1.5.{n}" for n in range(2999, 2989, -1)]
+
+
+TYPED = [
+    "1.2",
+    "1.2.3.1",
+    "SCAN",
+    "key-",
+    "pacs",
+    "%",
+    "_ey",
+    "\\",
+    "zzz",
+    "KEY",
+    "2",
+    "1.2.3.2\x00",
+    "a" * 300,
+]
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_a_list_that_is_walked_holds_what_one_that_is_looked_up_holds(scene, monkeypatch, order):
+    scene.commit(1)
+    scene.enqueue(2)
+    scene.enqueue(3)
+    listing = scene.store.listing
+
+    def asked() -> list[list[int]]:
+        found = []
+        for typed in TYPED:
+            found += [
+                _every_page(partial(listing.jobs, JobFilter(text=typed)), limit=2, order=order),
+                _every_page(partial(listing.series, SeriesFilter(text=typed)), limit=2, order=order),
+                _every_page(partial(listing.deliveries, DeliveryFilter(text=typed)), limit=1, order=order),
+                _every_page(partial(listing.events, EventFilter(name=f"{typed}.")), limit=2, order=order),
+            ]
+        return found
+
+    looked_up = asked()
+    monkeypatch.setattr("storage.searching.FEW", 0)
+    walked = asked()
+
+    assert sum(map(len, looked_up)) > 10
+    assert walked == looked_up
+
+
+def test_a_list_is_walked_only_when_many_rows_match(scene):
+    template = _copied(scene, FEW + 1)
+    with scene.store._database.reading() as session:
+        searching = Searching(session, scene.store._database.dialect)
+
+        assert "substr" in str(searching.series(template))
+        assert "substr" not in str(searching.series(f"{template}{FEW}"))
