@@ -67,11 +67,11 @@ class Statistics:
     def figures(self) -> StoreFigures:
         """Everything an overview shows."""
         with self._database.reading() as session:
-            by_modality = _nested(session, SeriesRow.modality, SeriesRow.state)
+            by_modality, by_sender = _series(session)
             return StoreFigures(
                 series=_flat(by_modality),
                 series_by_modality=by_modality,
-                series_by_sender=_nested(session, SeriesRow.calling_ae, SeriesRow.state),
+                series_by_sender=by_sender,
                 jobs=_nested(session, JobRow.kind, JobRow.state),
                 oldest_waiting=_oldest_waiting(session),
                 oldest_open_series=session.scalar(
@@ -153,8 +153,23 @@ def _count(bins: dict[int, dict[str, int]], index: int, name: str) -> None:
     at[name] = at.get(name, 0) + 1
 
 
-def _nested(session: Session, outer: Any, inner: Any) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+Nested = dict[str, dict[str, int]]
+
+
+def _series(session: Session) -> tuple[Nested, Nested]:
+    """Series by modality and by sender, each by state; one pass over an index for both."""
+    keys = (SeriesRow.modality, SeriesRow.calling_ae, SeriesRow.state)
+    by_modality: Nested = {}
+    by_sender: Nested = {}
+    for modality, sender, state, count in session.execute(select(*keys, func.count()).group_by(*keys)):
+        for table, name in ((by_modality, modality), (by_sender, sender)):
+            states = table.setdefault(name, {})
+            states[state] = states.get(state, 0) + count
+    return by_modality, by_sender
+
+
+def _nested(session: Session, outer: Any, inner: Any) -> Nested:
+    found: Nested = {}
     for first, second, count in session.execute(select(outer, inner, func.count()).group_by(outer, inner)):
         if first is not None:
             found.setdefault(first, {})[second] = count

@@ -44,9 +44,12 @@ class Figures:
         self._kept: tuple[float, Overview] | None = None
 
     def overview(self) -> Overview:
-        """The figures, at most two seconds old; one caller computes, the others wait for it."""
+        """The figures, two seconds old or a little more: one caller computes, the others get the last ones."""
+        kept = self._kept
+        if kept is not None and (time.monotonic() - kept[0] <= _KEPT_S or self._lock.locked()):
+            return kept[1]
         with self._lock:
-            if self._kept is None or time.monotonic() - self._kept[0] > _KEPT_S:
+            if self._kept is None or self._kept is kept:
                 self._kept = (time.monotonic(), self._compute())
             return self._kept[1]
 

@@ -177,7 +177,8 @@ SERIES_PLANS = [
     (SeriesFilter(modalities=("MR",)), "ix_series_modality"),
     (SeriesFilter(text="2.25.77"), "ix_series_uid_prefix"),
     (SeriesFilter(text="2.25.77"), "ix_series_study_prefix"),
-    (SeriesFilter(text="2.25.77"), "ix_series_calling_prefix"),
+    # Both begin with the sender.
+    (SeriesFilter(text="2.25.77"), "ix_series_calling_prefix|ix_series_figures"),
 ]
 JOB_PLANS = [
     (JobFilter(states=(JobState.FAILED,)), "ix_jobs_state"),
@@ -204,9 +205,15 @@ def test_a_list_is_answered_from_an_index(scene, wanted, index):
             for clause in clauses
         )
         explain = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
-        plan = session.connection().exec_driver_sql(f"{explain} SELECT * FROM {table} WHERE {where}").all()
+        plan = (
+            session.connection()
+            .exec_driver_sql(
+                f"{explain} SELECT * FROM {table} WHERE {where} ORDER BY {table}.id DESC LIMIT 51"
+            )
+            .all()
+        )
 
-    assert index in str(plan)
+    assert any(name in str(plan) for name in index.split("|"))
 
 
 def _copied(scene, count: int) -> str:
