@@ -13,7 +13,6 @@ ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
 METRICS = VIEWER  # or a key with that scope, see the tests of the metrics
 
 TABLE: dict[tuple[str, str], Role | None] = {
-    ("GET", "/"): ANYONE,
     ("POST", "/api/v1/session"): ANYONE,
     ("GET", "/api/v1/session"): VIEWER,
     ("DELETE", "/api/v1/session"): VIEWER,
@@ -86,23 +85,57 @@ TABLE: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/shadow/enhancers"): VIEWER,
 }
 
+PAGES: dict[str, Role | None] = {
+    "/": ANYONE,
+    "/login": ANYONE,
+    "/first-run": ANYONE,
+    "/overview": VIEWER,
+    "/series": VIEWER,
+    "/series/{series_id}": VIEWER,
+    "/series/{series_id}/view": VIEWER,
+    "/jobs": VIEWER,
+    "/jobs/{job_id}": VIEWER,
+    "/jobs/{job_id}/view": VIEWER,
+    "/reviews": VIEWER,
+    "/routes": VIEWER,
+    "/peers": VIEWER,
+    "/why": VIEWER,
+    "/upload": OPERATOR,
+    "/people": ADMIN,
+    "/account": VIEWER,
+}
+
 
 def served(app) -> set[tuple[str, str]]:
-    return {
-        (method, route.path)
-        for route in served_routes(app)
-        for method in route.methods
-        if not is_page(route.path)
-    }
+    return {(method, route.path) for route in served_routes(app) for method in route.methods}
 
 
-def is_page(path: str) -> bool:
-    """Pages are named in a table of their own, beside their tests."""
-    return path != "/" and not path.startswith(PREFIX)
+def test_the_tables_name_every_route_that_is_served(people):
+    assert served(people.app) == {*TABLE, *(("GET", path) for path in PAGES)}
 
 
-def test_the_table_names_every_route_of_the_api(people):
-    assert served(people.app) == set(TABLE)
+def test_nothing_is_served_beside_the_routes_but_the_description_and_the_static_files(people):
+    """What is no route of ours has no role either, so there must be no more of it."""
+    ours = {route.path for route in served_routes(people.app)}
+    others = {route.path for route in people.app.routes if getattr(route, "path", None) not in {*ours, None}}
+
+    assert others == {f"{PREFIX}/openapi.json", "/static"}
+
+
+@pytest.mark.parametrize("caller", [None, *Role])
+def test_a_page_lets_in_whom_the_table_says(people, caller):
+    client = people.nobody() if caller is None else people.sign_in(caller)
+    for path, needed in PAGES.items():
+        answer = client.get(re.sub(r"\{[^}]*\}", "987654", path), follow_redirects=False)
+        to_login = answer.headers.get("location", "").startswith("/login")
+        if needed is None:
+            assert answer.status_code in (200, 303), path
+        elif caller is None:
+            assert (answer.status_code, to_login) == (303, True), path
+        elif caller.rank < needed.rank:
+            assert answer.status_code == 403, path
+        else:
+            assert answer.status_code == (404 if "{" in path else 200), path
 
 
 @pytest.mark.parametrize("caller", [None, *Role])
