@@ -26,6 +26,8 @@ class AssemblySection(Section):
     irregular: Take = "enhance"
     diffusion: Contrast = "if_measurable"
     monoenergetic: Contrast = "leave_alone"
+    most_slices: Annotated[int, whole(at_least=1, at_most=100_000)] = 5000
+    most_voxels: Annotated[int, whole(at_least=1, at_most=100_000_000_000)] = 1_500_000_000
 
 
 class RouteAssembly(Section):
@@ -36,6 +38,8 @@ class RouteAssembly(Section):
     irregular: Take | None = None
     diffusion: Contrast | None = None
     monoenergetic: Contrast | None = None
+    most_slices: Annotated[int, whole(at_least=1, at_most=100_000)] | None = None
+    most_voxels: Annotated[int, whole(at_least=1, at_most=100_000_000_000)] | None = None
 
     def over(self, general: AssemblySection) -> AssemblySection:
         """The general section with what the route states instead."""

@@ -49,7 +49,7 @@ class Reason(StrEnum):
         "The images are computed from others (map, projection or reformat).",
     )
     ALREADY_PROCESSED = "ALREADY_PROCESSED", "The series was derived by an enhancement node already."
-    MULTI_FRAME = "MULTI_FRAME", "Multi-frame objects are not assembled yet."
+    MULTI_FRAME = "MULTI_FRAME", "This multi-frame object cannot be taken apart into frames."
     SEVERAL_VOLUMES = "SEVERAL_VOLUMES", "The series holds several volumes (echo, phase, b-value or time)."
     GANTRY_TILT = "GANTRY_TILT", "The gantry was tilted: the slices are sheared against each other."
     IRREGULAR_SPACING = "IRREGULAR_SPACING", "The distance between slices changes within the series."

@@ -47,6 +47,7 @@ class AssemblyPolicy:
                       measured (the enhancer refuses otherwise), or leave alone
     released          a person looked at the series and let it pass: missing and duplicate slices are no
                       reason to wait any more
+    most_slices, most_voxels   how large a series may be to be taken
     """
 
     minimum_slices: int = 8
@@ -57,6 +58,8 @@ class AssemblyPolicy:
     diffusion: Literal["if_measurable", "leave_alone"] = "if_measurable"
     monoenergetic: Literal["if_measurable", "leave_alone"] = "leave_alone"
     released: bool = False
+    most_slices: int = 5000
+    most_voxels: int = 1_500_000_000
 
 
 @dataclass(frozen=True, eq=False)

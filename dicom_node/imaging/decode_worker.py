@@ -26,6 +26,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 HEAD: Final = struct.Struct("<BBLLQ")
 CELLS, FAILED = 0, 1
+_ITEM: Final = 0xE000FFFE  # (FFFE,E000) as a little endian word
 _EMPTY_TABLE: Final = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
 """A basic offset table without entries (PS3.5 A.4)."""
 PREFERRED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -95,9 +96,16 @@ def _frame(request: Mapping[str, Any]) -> NDArray[Any]:
     view = Dataset()
     for keyword, value in request["elements"].items():
         setattr(view, keyword, value)
-    view.PixelData = (_EMPTY_TABLE if request["bare"] else b"") + content
+    # One frame takes all fragments: the offset table, which many writers get wrong, has nothing to say.
+    view.PixelData = _EMPTY_TABLE + (content if request["bare"] else _behind_table(content))
     view["PixelData"].is_undefined_length = True
     return decode(view, request["syntax"])
+
+
+def _behind_table(content: bytes) -> bytes:
+    """The fragments behind the basic offset table."""
+    tag, length = struct.unpack("<LL", content[:8])
+    return content[8 + length :] if tag == _ITEM and 8 + length <= len(content) else content
 
 
 def _write(out: BinaryIO, head: bytes, body: memoryview) -> None:

@@ -73,6 +73,8 @@ REMOVED: Final = (
 
 _NEVER_UPGRADED = "SERVICE"
 _LOSSY = "01"
+_LARGEST_IS = 2**31 - 1
+"""Largest value of an integer string (PS3.5 6.2)."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +222,10 @@ def _copied(piece: SourceSlice, *, overlays: bool = False) -> Attributes:
 
 
 def _series_number(source: int | None, policy: DerivationPolicy, taken: frozenset[int]) -> int:
-    """Source number plus the offset, or the next one that is free in the study; at least 1."""
+    """Source number plus the offset, or the next one that is free in the study; from 1 to what IS holds."""
     number = max(1, (source or 0) + policy.series_number_offset)
+    if number > _LARGEST_IS - len(taken):
+        number = policy.series_number_offset
     while number in taken:
         number += 1
     return number

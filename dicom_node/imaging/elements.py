@@ -166,6 +166,8 @@ def numbers(ds: Dataset, keyword: str) -> tuple[float, ...] | None:
             size = struct.calcsize("<" + shape)
             parts = struct.unpack(f"<{len(value) // size}{shape}", value[: len(value) // size * size])
             return tuple(float(part) for part in parts) or None
+        if b"_" in value:  # which Python takes for a mark between digits
+            return None
         return tuple(float(part) for part in value.strip(b" \0").split(b"\\"))
     except (ValueError, struct.error):
         return None
@@ -178,9 +180,9 @@ def number(ds: Dataset, keyword: str) -> float | None:
 
 
 def integer(ds: Dataset, keyword: str) -> int | None:
-    """Return the first value as a whole number, or None."""
+    """Return the first value as a whole number of at most 32 bits, or None."""
     found = number(ds, keyword)
-    return int(found) if found is not None and found.is_integer() else None
+    return int(found) if found is not None and found.is_integer() and abs(found) < 2**32 else None
 
 
 def word(ds: Dataset, keyword: str, *, signed: bool) -> int | None:

@@ -28,6 +28,8 @@ def check_series(headers: Sequence[InstanceHeader], policy: AssemblyPolicy) -> S
     """
     if not headers:
         raise SkipSeriesError(Reason.TOO_FEW_SLICES, "No instance.")
+    if len(headers) > policy.most_slices:
+        raise SkipSeriesError(Reason.TOO_LARGE, f"{len(headers)} slices of at most {policy.most_slices}.")
     evidence = gather(headers)
     try:
         chosen, left_out = screen(headers, policy)

@@ -16,7 +16,14 @@ from dicom_node.imaging.fragments import frame_places
 from dicom_node.imaging.multiframe import dimensions_of, frame_header, frames_of
 from dicom_node.imaging.parsing import PixelPlace, read_instance, transfer_syntax
 from dicom_node.imaging.pixels import PixelFormat, padding_of
-from dicom_node.imaging.series_reader import SourceSeries, SourceSlice, fill_volume, rescale_of
+from dicom_node.imaging.series_reader import (
+    SourceSeries,
+    SourceSlice,
+    fill_volume,
+    require_free_values,
+    require_room,
+    rescale_of,
+)
 
 _LONGEST_VALUE = 0xFFFFFFFE  # bytes of native pixel data, PS3.5 7.1.1
 
@@ -33,11 +40,13 @@ def read_enhanced_series(
     read = [pair for path in paths for pair in _read_object(path)]
     headers = [source.header for source, _ in read]
     if policy is None:
-        plan = assemble(headers, AssemblyPolicy(minimum_slices=2, odd_slices="refuse"))
+        policy = AssemblyPolicy(minimum_slices=2, odd_slices="refuse")
+        plan = assemble(headers, policy)
     else:
         plan = check_series(headers, replace(policy, odd_slices="refuse"))
     with ExitStack() as stack:
         pool = decoders if decoders is not None else stack.enter_context(Decoders())
+        require_room([read[index][1] for part in plan.volumes for index in part.members], policy)
         volumes = []
         for planned in plan.volumes:
             chosen = [read[index] for index in planned.members]
@@ -63,6 +72,8 @@ def _read_object(path: Path) -> Iterator[tuple[SourceSlice, Frame]]:
     frames = object_frames(place, transfer_syntax(ds), layout, count=len(flats), uid=uid)
     for number, (flat, header, frame) in enumerate(zip(flats, headers, frames, strict=True), 1):
         slope, intercept = rescale_of(header)
+        padding = padding_of(flat, layout)
+        require_free_values(padding, header)
         source = SourceSlice(
             path=path,
             header=header,
@@ -70,7 +81,7 @@ def _read_object(path: Path) -> Iterator[tuple[SourceSlice, Frame]]:
             layout=layout,
             slope=slope,
             intercept=intercept,
-            padding=padding_of(flat, layout),
+            padding=padding,
             padding_cells=None,
             native_share=native / place.length if place.encapsulated else 1.0,
             frame=number,

@@ -7,6 +7,7 @@ stays out of every repr.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,8 +156,13 @@ def _geometry(ds: FileDataset) -> SliceGeometry:
         position=(position[0], position[1], position[2]) if position and len(position) == 3 else None,
         orientation=orientation if orientation and len(orientation) == 6 else None,
         pixel_spacing=(spacing[0], spacing[1]) if spacing and len(spacing) == 2 else None,
-        slice_thickness_mm=number(ds, "SliceThickness"),
+        slice_thickness_mm=_finite(number(ds, "SliceThickness")),
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """The value, None where it is not a number or infinite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _patient_key(ds: FileDataset) -> str:

@@ -27,6 +27,8 @@ _PLAIN: Final = b"1.2.840.10008.1.2.1\0\0\0"
 _BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _IMPLICIT: Final = "1.2.840.10008.1.2"
 _META_ENDS_WITHIN: Final = 2048
+_PRIVATE_BULK: Final = 1 << 16
+"""Bytes from which a private value is not kept in memory; b-values and directions take a few."""
 _PIXEL_DATA: Final = (0x7FE0, 0x0010)
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_VRS: Final = (b"OB", b"OW", b"UN")
@@ -90,6 +92,7 @@ def _parse(path: Path, *, pixels: bool) -> tuple[FileDataset, PixelPlace | None]
             file.seek(0)
             source: BinaryIO = BytesIO(_inflated(file.read())) if deflated else file
             ds = dcmread(source, stop_before_pixels=not pixels)
+            _drop_private_bulk(ds)
             syntax = str(ds.file_meta.TransferSyntaxUID)
             place = None if pixels else _pixel_place(source, path, syntax, deflated=deflated)
             if deflated:
@@ -104,6 +107,20 @@ def _parse(path: Path, *, pixels: bool) -> tuple[FileDataset, PixelPlace | None]
     if not syntax or len(ds) == 0:
         raise UnreadableInstanceError("The data set is empty or names no transfer syntax.")
     return ds, place
+
+
+def _drop_private_bulk(ds: FileDataset) -> None:
+    """Forget large private values: derived objects carry none, and a series of them would fill the memory."""
+    for tag in [
+        key for key, element in ds._dict.items() if key.is_private and _size(element) > _PRIVATE_BULK
+    ]:
+        del ds._dict[tag]
+
+
+def _size(element: object) -> int:
+    """Bytes of an element as parsed, 0 of a sequence."""
+    value = getattr(element, "value", None)
+    return len(value) if isinstance(value, bytes) else 0
 
 
 def transfer_syntax(ds: FileDataset) -> str:

@@ -12,6 +12,7 @@ from dicom_node.imaging.identity import DEFAULT_MANUFACTURER
 
 _NOT_PRINTABLE = re.compile(r"[^ -\[\]-~]")  # printable ASCII without the backslash, which divides values
 _DIGEST_SHOWN = 12
+_WESTERNMOST, _EASTERNMOST = timedelta(hours=-12), timedelta(hours=14)
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
 
 
@@ -94,11 +95,16 @@ def local_time(moment: datetime, offset: str) -> datetime:
 
     The attribute governs every date and time of an object (PS3.3 C.12.1.1.8).
     """
+    return moment.astimezone(zone_of(offset))
+
+
+def zone_of(offset: str) -> timezone | None:
+    """Return the zone of TimezoneOffsetFromUTC, None for one that is on no map: -1200 to +1400."""
     found = _OFFSET.fullmatch(offset.strip())
-    if found is None:
-        return moment.astimezone()
-    span = timedelta(hours=int(found[2]), minutes=int(found[3]))
-    return moment.astimezone(timezone(-span if found[1] == "-" else span))
+    if found is None or int(found[3]) > 59:
+        return None
+    span = timedelta(hours=int(found[2]), minutes=int(found[3])) * (-1 if found[1] == "-" else 1)
+    return timezone(span) if _WESTERNMOST <= span <= _EASTERNMOST else None
 
 
 def ascii_text(text: str) -> str:

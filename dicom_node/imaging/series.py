@@ -34,10 +34,14 @@ def read_headers_of(paths: Sequence[Path]) -> tuple[InstanceHeader, ...]:
 
     A multi-frame object beside single-frame ones is not taken apart. Raises `UnreadableInstanceError`.
     """
-    parsed = [read_dataset(path, pixels=False) for path in paths]
-    if len({is_enhanced(ds) for ds in parsed}) > 1:
-        return tuple(_beside_others(header_of(ds)) for ds in parsed)
-    return tuple(header for ds in parsed for header in headers_of(ds))
+    kinds, found = set(), []
+    for path in paths:
+        ds = read_dataset(path, pixels=False)
+        kinds.add(is_enhanced(ds))
+        found.append(headers_of(ds))
+    if len(kinds) > 1:
+        return tuple(_beside_others(header_of(read_dataset(path, pixels=False))) for path in paths)
+    return tuple(header for headers in found for header in headers)
 
 
 def _beside_others(header: InstanceHeader) -> InstanceHeader:
@@ -124,10 +128,13 @@ def verify_source(
 
 
 def _are_enhanced(paths: Sequence[Path]) -> bool:
-    """Whether these are Enhanced objects, judged by the first that can be parsed."""
+    """Whether these are Enhanced objects, all that can be parsed: beside classic images they are left out."""
+    found = False
     for path in paths:
         try:
-            return is_enhanced(read_dataset(path, pixels=False))
+            if not is_enhanced(read_dataset(path, pixels=False)):
+                return False
+            found = True
         except UnreadableInstanceError:
             continue
-    return False
+    return found

@@ -130,12 +130,13 @@ def read_series(
     plan = assemble(headers, bare) if policy is None else check_series(headers, policy)
     with ExitStack() as stack:
         pool = decoders if decoders is not None else stack.enter_context(Decoders())
+        frames = {index: _frame(parsed[index]) for part in plan.volumes for index in part.members}
+        require_room(list(frames.values()), policy or bare)
         volumes = []
         for planned in plan.volumes:
-            chosen = [parsed[index] for index in planned.members]
-            slices = [_source_slice(instance) for instance in chosen]
-            frames = [_frame(instance) for instance in chosen]
-            volumes.append(fill_volume(planned, slices, frames, pool))
+            slices = [_source_slice(parsed[index]) for index in planned.members]
+            chosen = [frames[index] for index in planned.members]
+            volumes.append(fill_volume(planned, slices, chosen, pool))
     return SourceSeries(tuple(volumes), plan.evidence)
 
 
@@ -162,12 +163,19 @@ def _frame(instance: _Parsed) -> Frame:
     return Frame(instance.place, header.transfer_syntax_uid, header.pixels, name)
 
 
+def require_room(frames: Sequence[Frame], policy: AssemblyPolicy) -> None:
+    """Refuse frames whose bytes are not there, and more voxels than are taken, before memory is asked for."""
+    for frame in frames:
+        require_bytes(frame)
+    voxels = sum(frame.layout.rows * frame.layout.columns for frame in frames)
+    if voxels > policy.most_voxels:
+        raise SkipSeriesError(Reason.TOO_LARGE, f"{voxels} voxels of at most {policy.most_voxels}.")
+
+
 def fill_volume(
     planned: PlannedVolume, slices: list[SourceSlice], frames: Sequence[Frame], decoders: Decoders
 ) -> SourceVolume:
     """Put the pixels of the planned slices into one array; `frames[i]` holds those of `slices[i]`."""
-    for frame in frames:
-        require_bytes(frame)
     shape = (len(slices), slices[0].layout.rows, slices[0].layout.columns)
     array = np.empty(shape, np.float32)
     padded = any(source.padding is not None for source in slices)
@@ -228,6 +236,8 @@ def _source_slice(instance: _Parsed) -> SourceSlice:
     if not layout.is_supported or header.number_of_frames > 1:
         raise SkipSeriesError(Reason.UNSUPPORTED_PIXELS, f"SOP instance {header.sop_instance_uid}.")
     slope, intercept = rescale_of(header)
+    padding = padding_of(instance.dataset, layout)
+    require_free_values(padding, header)
     encoded = place.length if place is not None and place.encapsulated else layout.frame_bytes
     return SourceSlice(
         path=instance.path,
@@ -236,10 +246,17 @@ def _source_slice(instance: _Parsed) -> SourceSlice:
         layout=layout,
         slope=slope,
         intercept=intercept,
-        padding=padding_of(instance.dataset, layout),
+        padding=padding,
         padding_cells=None,
         native_share=layout.frame_bytes / max(encoded, 1),
     )
+
+
+def require_free_values(padding: Padding | None, header: InstanceHeader) -> None:
+    """Refuse padding that takes every stored value: nothing could be written that is none."""
+    if padding is not None and padding.nearest_outside(header.pixels) == (None, None):
+        detail = f"The padding takes every value. SOP instance {header.sop_instance_uid}."
+        raise SkipSeriesError(Reason.UNSUPPORTED_PIXELS, detail)
 
 
 def rescale_of(header: InstanceHeader) -> tuple[float, float]:

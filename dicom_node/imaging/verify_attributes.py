@@ -13,7 +13,7 @@ from dicom_node.imaging.elements import canonical, has, is_private, items, store
 from dicom_node.imaging.encoding import is_overlay
 from dicom_node.imaging.equipment import EQUIPMENT_IDENTITY, EQUIPMENT_STATE
 from dicom_node.imaging.identity import IMAGE_TYPE_TERM, MODEL_NAME
-from dicom_node.imaging.provenance import local_time
+from dicom_node.imaging.provenance import local_time, zone_of
 from dicom_node.imaging.source_rules import CT_IMAGE, LOSSY_SYNTAXES, MR_IMAGE
 from dicom_node.imaging.verify_model import Pair, SeriesPair, constant, differing
 
@@ -253,7 +253,7 @@ def _times(pair: Pair, verified_at: datetime) -> Iterator[str]:
     # Dates of de-identified scans may lie in the future; nothing can lie after those.
     if acquired is not None and acquired > local_time(verified_at, offset).replace(tzinfo=None):
         acquired = None
-    slack = _CLOCK_SLACK if offset else _ZONE_SLACK
+    slack = _CLOCK_SLACK if zone_of(offset) else _ZONE_SLACK
     for name in TIMES:
         made = _moment(text(derived, f"{name}Date"), text(derived, f"{name}Time"))
         if made is None:

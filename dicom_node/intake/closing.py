@@ -25,6 +25,7 @@ from storage.records import InstanceRecord, NewJob, SeriesRecord
 from storage.states import SeriesEvent
 
 _CONFLICTS_SHOWN: Final = 20
+_LIMITS: Final = frozenset({"most_slices", "most_voxels"})
 # From the weakest to the strongest; only the last three can say that nothing is missing at the ends.
 LADDER: Final = ("quiet", "geometry", "count", "query", "commitment")
 
@@ -229,8 +230,11 @@ def _job(
 
 def _assembly(series: SeriesRecord, route: Route, settings: Settings) -> dict[str, Any]:
     """What may be assembled of a series on this route; a person's release overrules missing and double slices."""
+    policy = route.assembly.over(settings.assembly).model_dump(mode="json")
+    # A node one version back, which may have to go on with the job, does not know the limits.
+    usual = {name for name in _LIMITS if policy[name] == getattr(AssemblyPolicy, name)}
     return {
-        **route.assembly.over(settings.assembly).model_dump(mode="json"),
+        **{name: value for name, value in policy.items() if name not in usual},
         "minimum_slices": route.minimum_slices,
         "allow_lossy": route.allow_lossy,
         "released": series.released,
@@ -244,8 +248,8 @@ def _job_key(spec: Mapping[str, Any]) -> str:
     """
     content = sorted((copy["sop_instance_uid"], copy["digest"]) for copy in spec["source"])
     parts = ("study_instance_uid", "series_instance_uid", "route", "enhancer", "strength", "options")
-    # Who looked at the series changes nothing about what is made of the same content.
-    assembly = {name: value for name, value in spec["assembly"].items() if name != "released"}
+    # Who looked at the series, and how large it may be, changes nothing about what is made of the same content.
+    assembly = {k: v for k, v in spec["assembly"].items() if k != "released" and k not in _LIMITS}
     rule = {name: spec[name] for name in parts} | {"assembly": assembly}
     text = json.dumps([content, rule], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -24,6 +24,8 @@ PERMANENT: frozenset[Reason] = frozenset(
         Reason.NO_GEOMETRY,
         Reason.BAD_RESCALE,
         Reason.UNSUPPORTED_PIXELS,
+        Reason.MULTI_FRAME,
+        Reason.TOO_LARGE,
         Reason.MIXED_GEOMETRY,
         Reason.IRREGULAR_SPACING,
         Reason.TOO_FEW_SLICES,

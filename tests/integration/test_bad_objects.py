@@ -58,6 +58,22 @@ def nested(depth):
     return opening * depth + closing * depth
 
 
+def nested_in_lengths(depth):
+    """Sequences within each other, each with a stated length, as most writers make them."""
+    value = b""
+    for _ in range(depth):
+        item = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(value)) + value
+        value = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, len(item)) + item
+    return value
+
+
+def with_elements(elements):
+    """The data set with more elements in front of the study."""
+    data = encoded()
+    at = data.index(struct.pack("<HH", 0x0020, 0x000D))
+    return data[:at] + elements + data[at:]
+
+
 def with_sequence(depth):
     data = encoded()
     at = data.index(struct.pack("<HH", 0x0020, 0x000D))
@@ -80,6 +96,16 @@ BAD = {
     "empty": (lambda: b"", 0xA901),
     "nested 17 deep": (lambda: with_sequence(17), 0xC000),
     "nested 10,000 deep": (lambda: with_sequence(10_000), 0xC000),
+    "nested 17 deep in lengths": (lambda: with_elements(nested_in_lengths(17)), 0xC000),
+    "nested 5,000 deep in lengths": (lambda: with_elements(nested_in_lengths(5_000)), 0xC000),
+    "lengths within no lengths": (
+        lambda: with_elements(
+            nested(9).replace(b"\xfe\xff\x0d\xe0", nested_in_lengths(9) + b"\xfe\xff\x0d\xe0", 1)
+        ),
+        0xC000,
+    ),
+    "two patients in one object": (lambda: with_elements(b"\x10\0\x20\0LO\2\0A " * 2), 0xC000),
+    "pixels twice": (lambda: encoded() + encoded()[-4108:], 0xC000),
     "never closed": (lambda: encoded() + nested(3)[:40], 0xC000),
     "4 GiB declared": (
         lambda: encoded()[:-4106] + struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, 0xFFFFFFF0),
@@ -136,6 +162,10 @@ def test_common_slips_in_uids_are_taken_as_they_come(store_raw, store, data):
     assert store_raw(data()) == 0
     (path,) = files(store)
     assert path.read_bytes().endswith(data())
+
+
+def test_nesting_within_the_limit_is_taken(store_raw):
+    assert store_raw(with_elements(nested_in_lengths(16))) == 0
 
 
 def test_memory_does_not_grow_with_the_object(start_node, store):

@@ -479,12 +479,125 @@ def syntax_label_is_wrong(folder: Path, material: Material) -> None:
         path.write_bytes(content.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.80", 1))
 
 
+def _table(entries: bytes) -> Edit:
+    """One frame in two fragments behind a basic offset table that says something else."""
+
+    def edit(ds: FileDataset) -> None:
+        (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+        half = len(frame) // 4 * 2
+        items = (entries, frame[:half], frame[half:])
+        ds.PixelData = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<L", len(item)) + item for item in items)
+        ds["PixelData"].is_undefined_length = True
+
+    return edit
+
+
+for _name, _entries in (
+    ("wrong", struct.pack("<L", 12345)),
+    ("of-ones", b"\xff" * 8),
+    ("for-two", struct.pack("<2L", 0, 99999)),
+):
+    CASES.append(
+        Case(
+            f"offset-table-{_name}",
+            lambda folder, m, t=_entries: [  # type: ignore[misc]
+                change(path, _table(t)) for path in m.write_ct(folder, syntax=JPEG2000Lossless)
+            ],
+            ENHANCED,
+        )
+    )
+edited("row-of-filling", ENHANCED, None, lambda ds: setattr(ds, "PixelData", ds.PixelData + bytes(126)))
+edited(
+    "row-too-many",
+    FAILED,
+    Reason.DECODE_ERROR,
+    lambda ds: setattr(ds, "PixelData", ds.PixelData + bytes(128)),
+)
+
+
+@case(FAILED, Reason.UNSUPPORTED_PIXELS)
+def padding_takes_everything(folder: Path, material: Material) -> None:
+    def edit(ds: FileDataset) -> None:
+        raw("PixelPaddingValue", b"\0\0")(ds)
+        raw("PixelPaddingRangeLimit", b"\xff\xff")(ds)
+
+    for path in material.write_ct(folder):
+        change(path, edit)
+
+
+@case(FAILED, Reason.DECODE_ERROR)
+def frame_larger_than_stated(folder: Path, material: Material) -> None:
+    def edit(ds: FileDataset) -> None:
+        (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+        size = frame.index(b"\xff\x51") + 6  # Xsiz and Ysiz, later XTsiz and YTsiz, of the code stream
+        huge = struct.pack(">2L", 60000, 60000)
+        ds.PixelData = encapsulate(
+            [frame[:size] + huge + frame[size + 8 : size + 16] + huge + frame[size + 24 :]]
+        )
+
+    for path in material.write_ct(folder, syntax=JPEG2000Lossless):
+        change(path, edit)
+
+
+# --- numbers and times that are none --------------------------------------------------------------------
+
+edited("thickness-of-nothing", ENHANCED, None, raw("SliceThickness", b"nan"))
+edited(
+    "positions-with-marks",
+    SKIPPED,
+    Reason.NO_GEOMETRY,
+    raw("ImagePositionPatient", b"1_0\\0\\1_0"),
+    only=None,
+)
+edited("number-of-the-series-too-large", ENHANCED, None, raw("SeriesNumber", b"2147483647"))
+edited(
+    "counts-beyond-all-numbers",
+    ENHANCED,
+    None,
+    lambda ds: [raw(k, b"1e300")(ds) for k in ("ImagesInAcquisition", "SeriesNumber", "AcquisitionNumber")],
+)
+for _name, _zone in (("behind-the-map", b"+9959"), ("with-minutes", b"-0075"), ("of-tomorrow", b"+2400")):
+    edited(f"zone-{_name}", ENHANCED, None, raw("TimezoneOffsetFromUTC", _zone))
+
+
+@case(ENHANCED)
+def enhanced_beside_classic(folder: Path, material: Material) -> None:
+    (classic, *_) = material.write_ct(folder)
+    write_enhanced([material.ct], folder / "multi.dcm")
+    with quiet():
+        first = dcmread(classic, stop_before_pixels=True)
+    same = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "Manufacturer")
+    change(folder / "multi.dcm", setting(**{keyword: first[keyword].value for keyword in same}))
+
+
+@case(SKIPPED, Reason.MULTI_FRAME)
+def frames_without_groups(folder: Path, material: Material) -> None:
+    write_enhanced([material.ct], folder / "1.dcm")
+    change(folder / "1.dcm", setting(PerFrameFunctionalGroupsSequence=None))
+
+
+@case(SKIPPED, Reason.MULTI_FRAME)
+def frames_by_the_billion(folder: Path, material: Material) -> None:
+    write_enhanced([material.ct], folder / "1.dcm")
+    change(folder / "1.dcm", setting(NumberOfFrames=2147483647))
+
+
+@case(HELD, Reason.MISSING_SLICE)
+def frames_without_place(folder: Path, material: Material) -> None:
+    write_enhanced([material.ct], folder / "1.dcm")
+    change(folder / "1.dcm", lambda ds: ds.PerFrameFunctionalGroupsSequence[3].pop("PlanePositionSequence"))
+
+
 # --- files and the door -------------------------------------------------------------------------------
 
 
 def spoil(path: Path, edit: Callable[[bytes], bytes]) -> None:
     """Change the bytes of a file."""
     path.write_bytes(edit(path.read_bytes()))
+
+
+PIXELS = b"\xe0\x7f\x10\x00OW"
+"""How the pixel data of an uncompressed slice begin."""
 
 
 def body(content: bytes) -> int:
@@ -535,6 +648,36 @@ def _uid_like(content: bytes, value: bytes) -> bytes:
     return content[: at + 8] + value.ljust(length, b"\0") + content[at + 8 + length :]
 
 
+def _in_lengths(depth: int) -> bytes:
+    value = b""
+    for _ in range(depth):
+        item = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(value)) + value
+        value = b"\x40\x00\x30\xa7SQ\0\0" + struct.pack("<L", len(item)) + item
+    return value
+
+
+door("nested-17-deep-in-lengths", Reason.CANNOT_UNDERSTAND, lambda c: _before(c, PIXELS, _in_lengths(17)))
+door(
+    "another-patient-behind",
+    Reason.CANNOT_UNDERSTAND,
+    lambda c: _before(c, PIXELS, b"\x10\0\x20\0LO\4\0EVIL"),
+)
+door("pixels-twice", Reason.CANNOT_UNDERSTAND, lambda c: c + c[c.rindex(PIXELS) :])
+
+
+@case(ENHANCED)
+def nested_16_deep_in_lengths(folder: Path, material: Material) -> None:
+    for path in material.write_ct(folder):
+        spoil(path, lambda c: _before(c, PIXELS, _in_lengths(16)))
+
+
+@case(ENHANCED)
+def private_megabytes(folder: Path, material: Material) -> None:
+    head = b"\xf1\x7f\x10\x00LO\x04\0VNDR\xf1\x7f\x10\x10OB\0\0" + struct.pack("<L", 8 << 20)
+    for path in material.write_ct(folder):
+        spoil(path, lambda c: c + head + bytes(8 << 20))
+
+
 @case(REFUSED, Reason.CANNOT_UNDERSTAND, refused=SLICES)
 def deflate_bomb_of_nothing(folder: Path, material: Material) -> None:
     for path in material.write_ct(folder, syntax=DeflatedExplicitVRLittleEndian):
@@ -577,6 +720,9 @@ LATER = {
     "pixel-spacing--1--1", "pixel-spacing-inf-1", "pixel-spacing-0c9-0c9", "pixel-spacing-0p9",
     "pixel-spacing-abc-def", "pixel-spacing-empty", "slope-inf", "slope-x", "slope-1e400", "slope-tiny",
     "class-7.2", "class-11.1", "class-88.59", "class-481.3", "class-66.4", "class-128", "class-4.4",
+    "offset-table-of-ones", "offset-table-for-two", "thickness-of-nothing", "positions-with-marks",
+    "number-of-the-series-too-large", "counts-beyond-all-numbers", "zone-behind-the-map", "zone-with-minutes",
+    "private-megabytes", "nested-16-deep-in-lengths", "row-of-filling", "frames-without-place",
     "two-studies", "two-devices", "projection", "orientation-of-zeros", "sixty-four-bits", "one-bit",
     "no-orientation", "last-missing-and-counted", "nothing-but-file-meta", "uid-with-letters",
 }  # fmt: skip

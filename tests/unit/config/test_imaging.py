@@ -31,6 +31,7 @@ def test_a_route_changes_only_what_it_states() -> None:
 
     assert own == general.model_copy(update={"description_suffix": "[QUIET]", "image_type_term": False})
     assert RouteDerivation().over(general) == general
+    assert RouteAssembly(most_slices=9000).over(AssemblySection()).most_slices == 9000
     assert RouteAssembly(diffusion="leave_alone").over(AssemblySection()).diffusion == "leave_alone"
 
 

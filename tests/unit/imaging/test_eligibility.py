@@ -333,6 +333,16 @@ def test_one_instance_twice_holds_the_series(write_ct: Write) -> None:
     assert caught.value.reason is Reason.UID_CONFLICT
 
 
+def test_a_series_longer_than_the_limit_is_left_alone_and_the_limit_named(write_ct: Write) -> None:
+    paths = write_ct()
+
+    with pytest.raises(SkipSeriesError) as skipped:
+        check(paths, most_slices=9)
+
+    assert (skipped.value.reason, skipped.value.detail) == (Reason.TOO_LARGE, "10 slices of at most 9.")
+    assert check(paths, most_slices=10).found == 10
+
+
 def test_evidence_is_plain_json(write_ct: Write) -> None:
     import json
 

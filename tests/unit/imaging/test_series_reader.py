@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 
 from dicom_node.errors import HoldSeriesError, Reason, SkipSeriesError
+from dicom_node.imaging.assembly import AssemblyPolicy
 from dicom_node.imaging.pixels import UndecodablePixelsError
 from dicom_node.imaging.series_reader import read_series
 from engine.volume import IntensityUnit, Volume
@@ -174,6 +175,17 @@ def test_a_header_that_states_other_bytes_than_there_are_is_refused_before_memor
     with pytest.raises(UndecodablePixelsError) as caught:
         read_series(write_ct(attributes=change))
     assert "stated" in caught.value.detail
+
+
+def test_more_voxels_than_are_taken_are_refused_before_memory_is_asked_for(
+    write_ct: Write, ct_volume: Volume
+) -> None:
+    paths, size = write_ct(), ct_volume.array.size
+    with pytest.raises(SkipSeriesError) as skipped:
+        read_series(paths, AssemblyPolicy(most_voxels=size - 1))
+
+    assert skipped.value.reason is Reason.TOO_LARGE
+    assert read_series(paths, AssemblyPolicy(most_voxels=size)).volume.array.size == size
 
 
 def test_a_damaged_compressed_frame_is_a_decode_error(write_ct: Write) -> None:
