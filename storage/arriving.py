@@ -1,10 +1,10 @@
 """One instance while it is being written: nameless first, then durable under a name that only a row will make known.
 
 The file is opened without a name (O_TMPFILE), so that nothing is left of it however the process ends. When
-it is complete it is linked under its final, random name, never over another, and synced: on a journaling
-file system the one sync makes data, inode and name durable together. The folder is synced once more, by
-itself, for file systems that promise nothing of the kind; that is nearly free by then, and one sync serves
-every file of a group. Where there are no nameless files the name is one in `staging` until then.
+it is complete it is linked under its final, random name, never over another, and synced; the folder is synced
+after it, once for every file of a group. The disk begins to write each piece at once, and the digest is taken
+meanwhile, on the same thread: on a busy machine a change of threads costs more than the sync it would hide.
+Where there are no nameless files the name is one in `staging` until then.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from storage.files import filesystem, write_fully
-from storage.helpers import Helpers
+from storage.writeback import begin_writeback
 
 Buffer = bytes | bytearray | memoryview
 
 _NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 FailedSync = Callable[[OSError], None]
-_HASH_LATER = 4 << 20  # bytes; larger objects are hashed as they come, so that they need not be read again
 _MOST_PIECES = 512  # of one gathered write; the system takes 1024
 
 
@@ -100,15 +99,12 @@ class Arriving:
     `digest` is SHA-256 over the body, `size` counts the whole file.
     """
 
-    def __init__(self, folder: Folder, staging: Path, header: Buffer, helpers: Helpers) -> None:
+    def __init__(self, folder: Folder, staging: Path, header: Buffer) -> None:
         """Open the file and keep the header for the first write. Raises `SpoolError` or `SpoolFullError`."""
         self.folder = folder
         self._header = len(header)
         self._first: Buffer | None = header
-        self._helpers = helpers
         self._digest = hashlib.sha256()
-        self._hashed = 0
-        self.has_durable_name = False
         self._staged: Path | None = None
         self._path: Path | None = None
         self.size = 0
@@ -128,8 +124,6 @@ class Arriving:
     @property
     def digest(self) -> str:
         """SHA-256 over what was written so far, without the header."""
-        if self._descriptor >= 0:
-            self._hash_rest()
         return self._digest.hexdigest()
 
     def write(self, pieces: Sequence[Buffer]) -> None:
@@ -139,14 +133,9 @@ class Arriving:
         with filesystem():
             for start in range(0, len(gathered), _MOST_PIECES):
                 self._write(gathered[start : start + _MOST_PIECES])
-        if self.size - self._header <= _HASH_LATER:
-            return
-        if self._hashed == 0:
-            self._hash_rest()
-            return
+        begin_writeback(self._descriptor)
         for piece in pieces:
             self._digest.update(piece)
-            self._hashed += len(piece)
 
     def _write(self, pieces: list[Buffer]) -> None:
         """Write every byte of the pieces."""
@@ -171,44 +160,22 @@ class Arriving:
         with mapped, memoryview(mapped) as whole, whole[self._header :] as body:
             yield body
 
-    def _hash_rest(self) -> None:
-        """Bring the digest up to what is in the file."""
-        if self.size - self._header > self._hashed:
-            with self.body() as body:
-                self._digest.update(body[self._hashed :])
-            self._hashed = self.size - self._header
-
     def place(self) -> Path:
-        """Give the file its final name and sync it.
+        """Give the file its final name and sync it; `folder.sync` has to follow before a row may name it.
 
-        Where a thread is free, the digest is taken and the folder synced beside the sync of the file, and
-        `has_durable_name` says so; else `folder.sync` has to follow before a row may name the file. After a
-        failed sync nothing of the file is kept (R2: no second sync of the same file).
+        After a failed sync nothing of the file is kept (R2: no second sync of the same file).
         """
         if self._first is not None:
             self.write([])
         with filesystem():
             self._path = self.folder.link(self._descriptor, self._staged, uuid4().hex)
             try:
-                self.has_durable_name = self._helpers.beside(self._sync, self._sync_name)
-                if not self.has_durable_name:
-                    self._sync()
-                    self._hash_rest()
-            except BaseException:
+                os.fsync(self._descriptor)
+            except OSError as exc:
+                self.folder.on_failed_sync(exc)
                 self.remove()
                 raise
         return self._path
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._descriptor)
-        except OSError as exc:
-            self.folder.on_failed_sync(exc)
-            raise
-
-    def _sync_name(self) -> None:
-        self.folder.sync()
-        self._hash_rest()
 
     def remove(self) -> None:
         """Drop the file although it has its name: no row will name it."""

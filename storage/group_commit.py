@@ -23,7 +23,7 @@ class _Entry:
     """One arrival that waits: its row, its folder, and what became of it."""
 
     new: NewInstance
-    folder: Folder | None
+    folder: Folder
     outcome: Outcome | None = None
     error: StorageError | None = None
 
@@ -42,8 +42,8 @@ class GroupCommit:
         self._turn = threading.Lock()  # held by the one who commits
         self._queue: list[_Entry] = []
 
-    def commit(self, new: NewInstance, folder: Folder | None) -> Outcome:
-        """Sync the folder of a synced file, unless that is done (None), and commit its row.
+    def commit(self, new: NewInstance, folder: Folder) -> Outcome:
+        """Sync the folder of a synced file and commit its row.
 
         See `Index.add_instance` for the outcomes.
 
@@ -65,7 +65,7 @@ class GroupCommit:
         with self._lock:
             group, self._queue = self._queue[:_LARGEST_GROUP], self._queue[_LARGEST_GROUP:]
         try:
-            sync_folders([entry.folder for entry in group if entry.folder is not None])
+            sync_folders([entry.folder for entry in group])
             self._add(group)
         except StorageError as exc:
             for entry in group:

@@ -31,7 +31,6 @@ from storage.files import (
     sync_directory,
     write_fully,
 )
-from storage.helpers import Helpers
 from storage.sweep import KnownPaths, SweepReport, sweep
 
 Buffer = bytes | bytearray | memoryview
@@ -67,7 +66,6 @@ class Spool:
         self._derived = directory / "derived"
         self._ready_folders: set[Path] = set()
         self._folder_lock = threading.Lock()
-        self._helpers = Helpers()
         self._folders = Folders(self._incoming, self._prepare, self._doubt)
         self._sync_failed = False
         with filesystem():
@@ -102,7 +100,7 @@ class Spool:
             self.probe()
         with filesystem():
             folder = self._folders.take()
-        return Arriving(folder, self._staging, header, self._helpers)
+        return Arriving(folder, self._staging, header)
 
     def _doubt(self, exc: OSError) -> None:
         """A sync failed: unless the disk is merely full, nothing is taken until `probe` has passed."""

@@ -123,7 +123,7 @@ class Reception:
     def _commit(self, new: NewInstance, arriving: Arriving) -> Outcome:
         """Commit the row; if that fails for certain, or it is known, the file goes too."""
         try:
-            outcome = self._commits.commit(new, None if arriving.has_durable_name else arriving.folder)
+            outcome = self._commits.commit(new, arriving.folder)
         except StorageError:
             # After an error the row may exist all the same. A file without a row is swept up later, a row
             # without its file would be a loss: the file goes only when the index can be asked and says no.

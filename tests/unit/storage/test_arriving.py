@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from storage import writeback
 from storage.arriving import Folders, sync_folders
 from storage.errors import SpoolError, SpoolFullError
 from storage.spool import Spool
@@ -161,28 +161,24 @@ def test_folder_changes_after_so_many_files_and_is_closed(tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) <= handles + 1
 
 
-def test_the_name_is_durable_at_once_while_a_thread_is_free_and_left_to_the_group_otherwise(spool):
-    alone, crowded = spool.arrive(b"header"), spool.arrive(b"header")
-    alone.place()
-    with ExitStack() as taken:
-        for _ in range(2):
-            spool._helpers._free.acquire()
-            taken.callback(spool._helpers._free.release)
-        crowded.write([b"body"])
-        crowded.place()
-    alone.discard()
-    crowded.discard()
-
-    assert (alone.has_durable_name, crowded.has_durable_name) == (True, False)
-    assert crowded.digest == hashlib.sha256(b"body").hexdigest()
-
-
-def test_digest_of_a_large_object_is_taken_as_it_comes(spool):
+def test_digest_of_a_large_object_is_known_before_it_has_a_name(spool):
     pieces = [bytes([number]) * (1 << 20) for number in range(6)]
     arriving = spool.arrive(b"header")
     for piece in pieces:
         arriving.write([piece])
 
-    assert arriving._hashed == 6 << 20
     assert arriving.digest == hashlib.sha256(b"".join(pieces)).hexdigest()
+    arriving.discard()
+
+
+def test_where_the_system_cannot_write_ahead_the_sync_still_comes(spool, monkeypatch):
+    monkeypatch.setattr(writeback, "_sync_file_range", None)
+    arriving = spool.arrive(b"header")
+    arriving.write([b"body"])
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), fsync(descriptor)))
+    path = arriving.place()
+
+    assert synced == [arriving._descriptor]
+    assert path.read_bytes() == b"headerbody"
     arriving.discard()
