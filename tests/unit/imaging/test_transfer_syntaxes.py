@@ -33,6 +33,13 @@ AMAAEcAAEwABEwBt+wACNADAABHAABOAE+MAbWsAJHdVAMAAEsAAFcC8dPJ1AGzZsmXL9vQY/jGBvrgA
 x3Ec5/97gCPYQge/YQge/YQge/YQgey1Af/Z
 """
 """A reversible HTJ2K codestream (OpenJPH) of 40 x 36 values: (40 row + 7 column) modulo 4096."""
+LOSSY_HTJ2K = """
+/0//UQApQAAAAAAkAAAAKAAAAAAAAAAAAAAAJAAAACgAAAAAAAAAAAABDwEB/1AACAACAAAAJf9SAAwAAgABAAUEBEAA/1wA
+IyKPdI9Fj0WPF4dch1yHPX+qf6p/wmg1aDVoeGAaYBpvv/9kABcAAU9wZW5KUEggVmVyIDAuMjYuMy7/kAAKAAAAAAB5AAH/
+k8AAKwDJBi8ATgvq/QLHNACgABMA4/gAAjQAwABLAAFSzAc6tAB0UYuuAJN+tQDAAJIABaayS+QABGiVKIQo/kAL5Pc6OvZd
+7Wo8AKABWFZV/f8wUde/dey5AKACuAAA/P97gOuuuuuuupsA/9k=
+"""
+"""The same values irreversibly: none is off by more than 24."""
 
 
 @pytest.fixture
@@ -81,6 +88,25 @@ def test_high_throughput_jpeg_2000_gives_the_exact_values(
     array = read_series(paths).volume.array
 
     assert (array == (rows * 40 + columns * 7) % 4096 - 1024).all()
+
+
+def test_lossy_high_throughput_jpeg_2000_comes_close_and_is_marked(
+    write_ct: Write, edit: Callable[..., None], derive: Derive, tmp_path: Path
+) -> None:
+    def encode(ds: FileDataset) -> None:
+        ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.203")
+        ds.PixelData = encapsulate([base64.b64decode(LOSSY_HTJ2K)])
+        ds["PixelData"].is_undefined_length = True
+
+    paths = write_ct()
+    for path in paths:
+        edit(path, encode)
+    rows, columns = np.mgrid[0:40, 0:36]
+
+    difference = read_series(paths).volume.array - ((rows * 40 + columns * 7) % 4096 - 1024)
+
+    assert 0 < np.abs(difference).max() <= 24
+    check_marked(paths, derive, tmp_path, method="ISO_15444_15")
 
 
 def test_12_bit_jpeg_comes_close_and_stays_lossy(
