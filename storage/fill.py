@@ -75,8 +75,8 @@ def _pick(values: tuple[str, ...], number: int) -> str:
 
 
 def _study(number: int, count: int) -> str:
-    """The study of a series. The oldest tenth came from another maker: what matches may all lie far back."""
-    return f"{OLD_ROOT if number <= count // 10 else ROOT}.{number // 3}"
+    """The study of a series. The oldest quarter came from another maker: what matches may all lie far back."""
+    return f"{OLD_ROOT if number <= count // 4 else ROOT}.{number // 3}"
 
 
 def _series(count: int, each: int) -> Iterator[Row]:

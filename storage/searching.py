@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from storage.prefix import searched, starts_with
 from storage.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 
-FEW = 2000
+FEW = 10_000
 
 _OF_SERIES = (SeriesRow.series_instance_uid, SeriesRow.study_instance_uid, SeriesRow.calling_ae)
 _OF_JOB = (JobRow.destination, JobRow.key)

@@ -69,12 +69,14 @@ class Line:
         self._folder = folder
         self._count = 0
 
-    def series(self, *, calling: str = "SCANNER", modality: str | None = None, slices: int = 12) -> int:
+    def series(
+        self, *, calling: str = "SCANNER", modality: str | None = None, slices: int = 12, side: int = 96
+    ) -> int:
         """A CT series that is still being received; its number."""
         self._count += 1
         style = PhantomStyle(study_key=f"study-{self._count}")
         files = write_ct_series(
-            _volume(self._count, slices, 25.0), self._folder / f"in-{self._count}", style=style
+            _volume(self._count, slices, 25.0, side), self._folder / f"in-{self._count}", style=style
         )
         for path in files:
             header, content = read_header(path), path.read_bytes()
@@ -131,9 +133,9 @@ class Line:
         )
         return job.id
 
-    def enhanced(self, *, destination: str = "archive", slices: int = 12) -> int:
+    def enhanced(self, *, destination: str = "archive", slices: int = 12, side: int = 96) -> int:
         """A finished enhancement with its delivery pending; its number."""
-        number = self.job(slices=slices)
+        number = self.job(slices=slices, side=side)
         job = self.claim()
         assert job.id == number
         folder = self.store.spool.derived_dir(job.id, job.token)
@@ -142,7 +144,7 @@ class Line:
         )
         derived = []
         for position, path in enumerate(
-            write_ct_series(_volume(self._count, slices, 6.0), folder, style=style)
+            write_ct_series(_volume(self._count, slices, 6.0, side), folder, style=style)
         ):
             header = read_header(path)
             derived.append(
@@ -177,18 +179,20 @@ FACTS = {
 }
 
 
-def _volume(seed: int, slices: int, noise: float) -> Volume:
+def _volume(seed: int, slices: int, noise: float, side: int = 96) -> Volume:
     """A head of sorts: ellipses of a few tissues, with noise."""
     rng = np.random.default_rng(seed)
-    z, y, x = np.mgrid[-1 : 1 : slices * 1j, -1:1:96j, -1:1:96j].astype(np.float32)
-    array = np.full(z.shape, -1000.0, np.float32)
-    radius = np.hypot(x / 0.72, y / 0.9) + 0.25 * z**2
-    array[radius < 1] = 900.0
-    array[radius < 0.92] = 35.0
-    array[np.hypot((x + 0.2) / 0.13, y / 0.3) + z**2 < 1] = 8.0
-    array[np.hypot((x - 0.2) / 0.13, y / 0.3) + z**2 < 1] = 8.0
-    array[np.hypot(x - 0.25, y - 0.45) + abs(z) < 0.14] = 75.0
-    array += rng.normal(0, noise, array.shape).astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
+    array = np.full((slices, side, side), -1000.0, np.float32)
+    for place, z in enumerate(np.linspace(-1, 1, slices)):
+        plane = array[place]
+        radius = np.hypot(x / 0.72, y / 0.9) + 0.25 * z**2
+        plane[radius < 1] = 900.0
+        plane[radius < 0.92] = 35.0
+        plane[np.hypot((x + 0.2) / 0.13, y / 0.3) + z**2 < 1] = 8.0
+        plane[np.hypot((x - 0.2) / 0.13, y / 0.3) + z**2 < 1] = 8.0
+        plane[np.hypot(x - 0.25, y - 0.45) + abs(z) < 0.14] = 75.0
+        array[place] += rng.normal(0, noise, plane.shape).astype(np.float32)
     affine = np.array([[0, 0, 2, 0], [0, 2, 0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
     return Volume(array, affine, IntensityUnit.HU)
 

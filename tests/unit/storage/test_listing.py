@@ -10,7 +10,7 @@ from sqlalchemy import insert, text
 
 from storage.filters import DeliveryFilter, EventFilter, JobFilter, SeriesFilter
 from storage.listing import LARGEST_PAGE, job_clauses, series_clauses
-from storage.searching import FEW, Searching, jobs_looked_up, series_looked_up
+from storage.searching import Searching, jobs_looked_up, series_looked_up
 from storage.states import DeliveryState, JobKind, JobState, SeriesState
 from storage.tables import SeriesRow
 
@@ -277,10 +277,11 @@ def test_a_list_that_is_walked_holds_what_one_that_is_looked_up_holds(scene, mon
     assert walked == looked_up
 
 
-def test_a_list_is_walked_only_when_many_rows_match(scene):
-    template = _copied(scene, FEW + 1)
+def test_a_list_is_walked_only_when_many_rows_match(scene, monkeypatch):
+    monkeypatch.setattr("storage.searching.FEW", 50)
+    template = _copied(scene, 51)
     with scene.store._database.reading() as session:
         searching = Searching(session, scene.store._database.dialect)
 
         assert "substr" in str(searching.series(template))
-        assert "substr" not in str(searching.series(f"{template}{FEW}"))
+        assert "substr" not in str(searching.series(f"{template}4"))
