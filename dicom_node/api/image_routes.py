@@ -12,7 +12,7 @@ from dicom_node.api.read_routes import Id
 from dicom_node.api.security import DeskDep, Viewer
 from dicom_node.desk import rendering
 from dicom_node.desk.desk import Desk
-from dicom_node.desk.images import Layer, Slice, Stack
+from dicom_node.desk.images import Layer, Shown, Slice
 from dicom_node.desk.rendering import Window
 from dicom_node.desk.roles import Caller
 from dicom_node.observability import events
@@ -72,11 +72,9 @@ class QualityOut(BaseModel):
 @router.get("/series/{series_id}/images")
 def series_stack(desk: DeskDep, caller: Viewer, series_id: Id) -> StackOut:
     """The stack of a received series."""
-    stack = desk.images.of_series(series_id)
-    series = desk.store.index.get_series(series_id)
+    shown = desk.images.of_series(series_id)
     _tell(desk, caller, series_id=series_id)
-    middle = desk.images.slice_of(stack, len(stack.paths) // 2)
-    return _stack_out(stack, series.modality, middle, [Layer.SOURCE], None)
+    return _stack_out(desk, shown)
 
 
 @router.get("/series/{series_id}/images/{place}.png", response_class=Response, responses=_PNG)
@@ -84,25 +82,17 @@ def series_slice(
     desk: DeskDep, _caller: Viewer, series_id: Id, place: Place, centre: Centre = None, width: Width = None
 ) -> Response:
     """One slice of a received series as PNG."""
-    stack = desk.images.of_series(series_id)
-    series = desk.store.index.get_series(series_id)
-    values = desk.images.slice_of(stack, place)
-    return _png(values, _window(values, series.modality, centre, width), inverted=stack.inverted)
+    shown = desk.images.of_series(series_id)
+    values = desk.images.slice_of(shown.source, place)
+    return _png(values, _window(values, shown.modality, centre, width), inverted=shown.source.inverted)
 
 
 @router.get("/jobs/{job_id}/images")
 def job_stack(desk: DeskDep, caller: Viewer, job_id: Id) -> StackOut:
     """The stacks of an enhancement, all on one grid; layers that do not exist are not listed."""
-    job = desk.store.jobs.get(job_id)
-    series = desk.store.index.get_series(job.series_id)
-    stack = desk.images.of_job(job_id, Layer.SOURCE)
-    _tell(desk, caller, series_id=series.id, job_id=job_id)
-    middle = len(stack.paths) // 2
-    values = desk.images.slice_of(stack, middle)
-    if not desk.store.index.derived(job_id):
-        return _stack_out(stack, series.modality, values, [Layer.SOURCE], None)
-    difference = desk.images.layer_slice(job_id, Layer.DIFFERENCE, middle)
-    return _stack_out(stack, series.modality, values, list(Layer), rendering.symmetric(difference))
+    shown = desk.images.of_job(job_id)
+    _tell(desk, caller, series_id=shown.series_id, job_id=job_id)
+    return _stack_out(desk, shown)
 
 
 @router.get("/jobs/{job_id}/images/{layer}/{place}.png", response_class=Response, responses=_PNG)
@@ -117,15 +107,16 @@ def job_slice(
     width: Width = None,
 ) -> Response:
     """One slice of a layer of an enhancement as PNG; source and derived share their window."""
-    values = desk.images.layer_slice(job_id, layer, place)
+    shown = desk.images.of_job(job_id)
+    values = desk.images.layer_slice(shown, layer, place)
     if layer is Layer.DIFFERENCE:
         window = Window(centre or 0.0, width) if width is not None else rendering.symmetric(values)
         return _png(values, window, inverted=False)
-    stack = desk.images.of_job(job_id, Layer.SOURCE)
-    job = desk.store.jobs.get(job_id)
-    modality = desk.store.index.get_series(job.series_id).modality
-    shared = values if layer is Layer.SOURCE else desk.images.layer_slice(job_id, Layer.SOURCE, place)
-    return _png(values, _window(shared, modality, centre, width), inverted=stack.inverted)
+    if centre is not None and width is not None:
+        window = Window(centre, width)
+    else:
+        window = _window(desk.images.slice_of(shown.source, place), shown.modality, centre, width)
+    return _png(values, window, inverted=shown.source.inverted)
 
 
 @router.get("/jobs/{job_id}/quality")
@@ -145,24 +136,23 @@ def _png(values: Slice, window: Window, *, inverted: bool) -> Response:
     return Response(rendering.to_png(grey), media_type="image/png", headers=_PRIVATE)
 
 
-def _stack_out(
-    stack: Stack, modality: str, middle: Slice, layers: list[Layer], difference: Window | None
-) -> StackOut:
-    windows = (
-        [_window_out(name, window) for name, window in rendering.CT_PRESETS.items()]
-        if modality == "CT"
-        else [_window_out("automatic", rendering.automatic(middle))]
-    )
+def _stack_out(desk: Desk, shown: Shown) -> StackOut:
+    stack, is_ct = shown.source, shown.modality == "CT"
+    middle = desk.images.slice_of(stack, shown.middle)
+    windows = rendering.CT_PRESETS if is_ct else {"automatic": rendering.automatic(middle)}
+    difference = None
+    if Layer.DIFFERENCE in shown.layers:
+        difference = rendering.symmetric(desk.images.layer_slice(shown, Layer.DIFFERENCE, shown.middle))
     return StackOut(
-        layers=[layer.value for layer in layers],
+        layers=[layer.value for layer in shown.layers],
         slices=len(stack.paths),
         rows=stack.rows,
         columns=stack.columns,
         row_spacing_mm=stack.row_spacing_mm,
         column_spacing_mm=stack.column_spacing_mm,
-        modality=modality,
-        unit="HU" if modality == "CT" else "",
-        windows=windows,
+        modality=shown.modality,
+        unit="HU" if is_ct else "",
+        windows=[_window_out(name, window) for name, window in windows.items()],
         difference=_window_out("difference", difference) if difference else None,
     )
 

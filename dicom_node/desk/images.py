@@ -7,8 +7,10 @@ them; after that a slice costs its own decoding, and one that was seen lately co
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +24,7 @@ from dicom_node.imaging.decoders import Decoders, Frame, read_cells
 from dicom_node.imaging.elements import number, numbers, quiet
 from dicom_node.imaging.parsing import read_dataset, read_instance, transfer_syntax
 from dicom_node.imaging.pixels import pixel_format
-from storage.errors import NotFoundError
+from storage.errors import NotFoundError, StorageError
 from storage.states import JobKind
 from storage.store import Store
 
@@ -30,6 +32,8 @@ Slice = NDArray[np.float32]  # (rows, columns), real values
 _HEADER = ["ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"]
 _LARGEST_SIDE = 8192
 _STACKS = 64
+_KNOWN_S = 2.0
+StackKey = tuple[str, int, int]
 
 
 class Layer(StrEnum):
@@ -56,6 +60,26 @@ class Stack:
     inverted: bool
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What there is to look at: the stacks of a series or of an enhancement of it, on one grid."""
+
+    series_id: int
+    modality: str
+    source: Stack
+    derived: Stack | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What can be shown."""
+        return (Layer.SOURCE,) if self.derived is None else tuple(Layer)
+
+    @property
+    def middle(self) -> int:
+        """The slice that a viewer begins with."""
+        return len(self.source.paths) // 2
+
+
 class Images:
     """Stacks and slices of one store. Safe for several threads; `limit` in bytes of decoded slices."""
 
@@ -66,31 +90,22 @@ class Images:
         self._lock = threading.Lock()
         self._slices: OrderedDict[Path, Slice] = OrderedDict()
         self._bytes = 0
-        self._stacks: OrderedDict[tuple[str, int, int], Stack] = OrderedDict()
+        self._stacks: OrderedDict[StackKey, Stack] = OrderedDict()
+        self._ordering: dict[StackKey, threading.Lock] = {}
+        self._shown: OrderedDict[tuple[str, int], tuple[float, Shown]] = OrderedDict()
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of decoded slices that are kept now."""
         return self._bytes
 
-    def of_series(self, series_id: int) -> Stack:
+    def of_series(self, series_id: int) -> Shown:
         """The stack of a received series. Raises `NotFoundError`, `NoImageError`, `UnreadableInstanceError`."""
-        series = self._store.index.get_series(series_id)
-        key = ("series", series_id, series.revision)
-        return self._stack(key, lambda: [item.path for item in self._store.index.instances(series_id)])
+        return self._known(("series", series_id), lambda: self._read_series(series_id))
 
-    def of_job(self, job_id: int, layer: Layer) -> Stack:
-        """The source or the derived stack of an enhancement; the difference has the source's."""
-        job = self._store.jobs.get(job_id)
-        if job.kind is not JobKind.ENHANCE:
-            raise NoImageError("only an enhancement has images to compare")
-        if layer is Layer.DERIVED:
-            derived = self._store.index.derived
-            return self._stack(
-                ("derived", job_id, job.token), lambda: [item.path for item in derived(job_id)]
-            )
-        wanted = job.spec.get("source") or ()
-        return self._stack(("source", job_id, job.token), lambda: [Path(item["path"]) for item in wanted])
+    def of_job(self, job_id: int) -> Shown:
+        """The stacks of an enhancement. Raises what `of_series` does."""
+        return self._known(("job", job_id), lambda: self._read_job(job_id))
 
     def slice_of(self, stack: Stack, position: int) -> Slice:
         """One slice in real values (HU in CT). Raises `NotFoundError`, `UnreadableInstanceError`, `ReasonedError`."""
@@ -111,30 +126,80 @@ class Images:
                 self._bytes -= dropped.nbytes
         return decoded
 
-    def layer_slice(self, job_id: int, layer: Layer, position: int) -> Slice:
-        """One slice of a layer of a job; the difference is derived less source."""
-        if layer is not Layer.DIFFERENCE:
-            return self.slice_of(self.of_job(job_id, layer), position)
-        source = self.slice_of(self.of_job(job_id, Layer.SOURCE), position)
-        derived = self.slice_of(self.of_job(job_id, Layer.DERIVED), position)
+    def layer_slice(self, shown: Shown, layer: Layer, position: int) -> Slice:
+        """One slice of a layer; the difference is derived less source. Raises what `slice_of` does."""
+        if layer is Layer.SOURCE:
+            return self.slice_of(shown.source, position)
+        if shown.derived is None:
+            raise NoImageError("there are no stored images")
+        derived = self.slice_of(shown.derived, position)
+        if layer is Layer.DERIVED:
+            return derived
+        source = self.slice_of(shown.source, position)
         if source.shape != derived.shape:
             raise NoImageError("source and derived slice differ in shape")
         return derived - source
 
-    def _stack(self, key: tuple[str, int, int], paths: Callable[[], Sequence[Path]]) -> Stack:
+    def warm(self, look: Callable[[], Shown]) -> None:
+        """Order the stacks and decode what a viewer shows first, while its page is still being loaded."""
+        with suppress(NodeError, StorageError):  # told of when they are asked for
+            shown = look()
+            for layer in shown.layers:
+                self.layer_slice(shown, layer, shown.middle)
+
+    def _read_series(self, series_id: int) -> Shown:
+        series = self._store.index.get_series(series_id)
+        key = ("series", series_id, series.revision)
+        source = self._stack(key, lambda: [item.path for item in self._store.index.instances(series_id)])
+        return Shown(series_id, series.modality, source)
+
+    def _read_job(self, job_id: int) -> Shown:
+        job = self._store.jobs.get(job_id)
+        if job.kind is not JobKind.ENHANCE:
+            raise NoImageError("only an enhancement has images to compare")
+        series = self._store.index.get_series(job.series_id)
+        wanted = job.spec.get("source") or ()
+        source = self._stack(("source", job_id, job.token), lambda: [Path(item["path"]) for item in wanted])
+        files = [item.path for item in self._store.index.derived(job_id)]
+        derived = self._stack(("derived", job_id, job.token), lambda: files) if files else None
+        return Shown(series.id, series.modality, source, derived)
+
+    def _known(self, key: tuple[str, int], read: Callable[[], Shown]) -> Shown:
+        """What was read a moment ago: scrolling asks sixty times a second, and a job names hundreds of files."""
         with self._lock:
-            if key in self._stacks:
-                self._stacks.move_to_end(key)
-                return self._stacks[key]
-        files = paths()
-        if not files:
-            raise NoImageError("there are no stored images")
-        stack = order(files)
+            kept = self._shown.get(key)
+        if kept is not None and time.monotonic() - kept[0] < _KNOWN_S:
+            return kept[1]
+        shown = read()
         with self._lock:
-            self._stacks[key] = stack
-            while len(self._stacks) > _STACKS:
-                self._stacks.popitem(last=False)
-        return stack
+            self._shown[key] = (time.monotonic(), shown)
+            self._shown.move_to_end(key)
+            while len(self._shown) > _STACKS:
+                self._shown.popitem(last=False)
+        return shown
+
+    def _stack(self, key: StackKey, paths: Callable[[], Sequence[Path]]) -> Stack:
+        """The stack in order; one caller reads its headers, and whoever comes meanwhile waits for that."""
+        with self._lock:
+            ordering = self._ordering.setdefault(key, threading.Lock())
+        with ordering:
+            with self._lock:
+                if key in self._stacks:
+                    self._stacks.move_to_end(key)
+                    return self._stacks[key]
+            try:
+                files = paths()
+                if not files:
+                    raise NoImageError("there are no stored images")
+                stack = order(files)
+            finally:
+                with self._lock:
+                    self._ordering.pop(key, None)
+            with self._lock:
+                self._stacks[key] = stack
+                while len(self._stacks) > _STACKS:
+                    self._stacks.popitem(last=False)
+            return stack
 
 
 def order(files: Sequence[Path]) -> Stack:

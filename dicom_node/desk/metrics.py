@@ -6,20 +6,18 @@ label holds patient data: states, kinds, AE titles, peers.
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node import __version__
 from dicom_node.desk.desk import Desk
+from dicom_node.desk.gpus import Gpu
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _KEPT_S = 10.0
-_GPU_FIELDS = ("index", "utilization.gpu", "memory.used", "memory.total")
 
 Labels = Mapping[str, str]
 
@@ -142,7 +140,7 @@ class Metrics:
         disk = [({"kind": kind}, overview.disk[kind]) for kind in ("total", "used", "free")]
         yield _gauge("disk_bytes", "The file system under the store.", disk)
         yield _gauge("load", "Load average of one minute.", [({}, overview.machine["load"])])
-        gpus = read_gpus()
+        gpus: Sequence[Gpu] = overview.machine["gpus"]
         yield _gauge(
             "gpu_utilization_percent", "Use of a GPU.", [({"gpu": gpu.index}, gpu.use) for gpu in gpus]
         )
@@ -157,34 +155,6 @@ class Metrics:
         )
         labels = {"version": __version__, "enhancer": overview.enhancer}
         yield _gauge("info", "Version and default enhancer.", [(labels, 1)])
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU: use in percent, memory in bytes."""
-
-    index: str
-    use: float
-    used: float
-    total: float
-
-
-def read_gpus() -> list[Gpu]:
-    """Ask nvidia-smi; empty where there is none, or where it does not answer in two seconds."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=2, check=True)
-        return [_gpu(line) for line in done.stdout.splitlines() if line.strip()]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return []
-
-
-def _gpu(line: str) -> Gpu:
-    index, use, used, total = (part.strip() for part in line.split(","))
-    return Gpu(index, float(use), float(used) * 1024**2, float(total) * 1024**2)
 
 
 def render(families: Iterable[Family]) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from config.settings import Settings
+from dicom_node.desk.gpus import read_gpus
 from storage.statistics import StoreFigures
 from storage.store import Store
 
@@ -99,10 +100,14 @@ def disk_figures(settings: Settings) -> dict[str, int | float]:
 
 
 def machine_figures() -> dict[str, Any]:
-    """Load and memory of this machine, read from the system; empty where it does not tell."""
+    """Load, memory and GPUs of this machine, read from the system; without memory where it does not tell."""
     import os
 
-    figures: dict[str, Any] = {"cpus": os.cpu_count() or 1, "load": os.getloadavg()[0]}
+    figures: dict[str, Any] = {
+        "cpus": os.cpu_count() or 1,
+        "load": os.getloadavg()[0],
+        "gpus": read_gpus(),
+    }
     try:
         with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
             lines = dict(line.split(":", 1) for line in file)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from dicom_node.desk.images import Images, Layer, Slice
+from dicom_node.desk.images import Images, Layer, NoImageError, Slice
 from storage.store import Store
 
 _BANDS = 32
@@ -62,11 +62,14 @@ class QualityFigures:
 
     def _compute(self, job_id: int) -> Quality:
         result = self._store.jobs.get(job_id).result
-        count = len(self._images.of_job(job_id, Layer.DERIVED).paths)
+        shown = self._images.of_job(job_id)
+        if shown.derived is None:
+            raise NoImageError("there are no stored images")
+        count = len(shown.derived.paths)
         places = np.unique(np.linspace(count * 0.2, count * 0.8, _SLICES).astype(int)).clip(0, count - 1)
         pairs = [
             tuple(
-                self._images.layer_slice(job_id, layer, int(place)) for layer in (Layer.SOURCE, Layer.DERIVED)
+                self._images.layer_slice(shown, layer, int(place)) for layer in (Layer.SOURCE, Layer.DERIVED)
             )
             for place in places
         ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from starlette.background import BackgroundTask
 
 from dicom_node.api.read_routes import Id
 from dicom_node.api.security import DeskDep, Viewer
@@ -18,7 +21,7 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse,
 def series_viewer(request: Request, desk: DeskDep, caller: Viewer, series_id: Id) -> HTMLResponse:
     """A received series, slice by slice."""
     series = desk.store.index.get_series(series_id)
-    return render(
+    page = render(
         request,
         "viewer.html",
         caller,
@@ -27,6 +30,8 @@ def series_viewer(request: Request, desk: DeskDep, caller: Viewer, series_id: Id
         images=f"/api/v1/series/{series_id}/images",
         blinded=False,
     )
+    page.background = BackgroundTask(desk.images.warm, partial(desk.images.of_series, series_id))
+    return page
 
 
 @router.get("/jobs/{job_id}/view")
@@ -36,7 +41,7 @@ def job_viewer(request: Request, desk: DeskDep, caller: Viewer, job_id: Id) -> H
     series = desk.store.index.get_series(job.series_id)
     reviewable = job.kind is JobKind.ENHANCE and job.state is JobState.SUCCEEDED
     blinded = request.query_params.get("blinded") == "1" and reviewable
-    return render(
+    page = render(
         request,
         "viewer.html",
         caller,
@@ -49,6 +54,8 @@ def job_viewer(request: Request, desk: DeskDep, caller: Viewer, job_id: Id) -> H
         reviews=[] if blinded else desk.store.reviews.of_job(job_id),
         mine=next((kept for kept in desk.store.reviews.of_job(job_id) if kept.reviewer == caller.name), None),
     )
+    page.background = BackgroundTask(desk.images.warm, partial(desk.images.of_job, job_id))
+    return page
 
 
 @router.get("/reviews")

@@ -7,7 +7,7 @@ from starlette.staticfiles import StaticFiles
 
 from dicom_node.api.app import create_app, refuse_open_routes
 from dicom_node.desk.desk import Desk
-from dicom_node.web import finding_pages, image_pages, line_pages, people_pages, rule_pages
+from dicom_node.web import finding_pages, image_pages, line_pages, people_pages, rule_pages, shadow_pages
 from dicom_node.web.frame import HERE
 
 ROUTERS = (
@@ -16,6 +16,7 @@ ROUTERS = (
     rule_pages.router,
     finding_pages.router,
     people_pages.router,
+    shadow_pages.router,
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 from dicom_node.desk.roles import Role
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
 from engine.phantom import head_phantom
+from storage.filters import EventFilter
 
 DRAFT = """\
 routes:
@@ -65,6 +66,44 @@ def test_a_draft_is_checked_tried_replayed_applied_and_taken_back(browser, page,
     page.get_by_role("button", name="Back to the configuration file").click()
     say_yes(page)
     page.get_by_text("The configuration file counts again.").wait_for()
+
+
+def test_a_model_is_tried_compared_and_promoted_or_dropped(browser, page, numbers, store):
+    def begin(name: str) -> None:
+        page.goto("/models")
+        page.get_by_label("Model").select_option(name)
+        page.get_by_role("button", name="Begin").click()
+        page.locator("#in-use").get_by_text(f"{name}, since").wait_for()
+
+    begin("identity")
+    trial = store.shadow.running()
+    assert (trial.enhancer, trial.started_by) == ("identity", "user:admin-1")
+    primary = {"noise_before": 25.0, "noise_after": 6.0, "bias": 0.12, "seconds": 13.0}
+    store.shadow.record(trial, numbers["job"], primary, {**primary, "noise_after": 3.0, "seconds": 26.0})
+    page.reload()
+    row = page.locator("#comparison tr", has_text="Noise after").first
+    assert row.locator("td").all_inner_texts() == ["Noise after", "6", "3", "-50 %"]
+    assert page.locator("#comparison").get_by_role("link", name=f"Job {numbers['job']}").is_visible()
+
+    page.get_by_role("button", name="Promote").click()
+    say_yes(page)
+    page.locator("#in-use").get_by_text("identity").first.wait_for()
+    assert store.shadow.promoted() == "identity"
+    page.get_by_role("button", name="Withdraw").click()
+    say_yes(page)
+    page.locator("#comparison").get_by_text("WITHDRAWN").wait_for()
+    assert store.shadow.promoted() is None
+
+    begin("classical")
+    page.get_by_role("button", name="Drop").click()
+    say_yes(page)
+    page.locator("#comparison").get_by_text("DROPPED").wait_for()
+    assert store.shadow.running() is None
+    told = store.listing.events(EventFilter(name="shadow."), limit=5).items
+    assert [event.name for event in told] == [
+        "shadow.dropped", "shadow.started", "shadow.withdrawn", "shadow.promoted", "shadow.started"
+    ]  # fmt: skip
+    assert {event.data["actor"] for event in told} == {"user:admin-1"}
 
 
 def test_users_are_added_changed_locked_out_and_removed(browser, page, store):

@@ -24,6 +24,7 @@ PAGES = {
     "reviews": "/reviews",
     "routes": "/routes",
     "peers": "/peers",
+    "models": "/models",
     "why": "/why?text=A-1",
     "why-nothing": "/why?text=1.2.3",
     "upload": "/upload",

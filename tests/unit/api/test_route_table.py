@@ -99,6 +99,7 @@ PAGES: dict[str, Role | None] = {
     "/reviews": VIEWER,
     "/routes": VIEWER,
     "/peers": VIEWER,
+    "/models": VIEWER,
     "/why": VIEWER,
     "/upload": OPERATOR,
     "/people": ADMIN,
