@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -14,7 +13,6 @@ from dicom_node.api.idempotency import WriteRoute
 from dicom_node.api.read_routes import Id
 from dicom_node.api.security import Admin, DeskDep, Viewer
 from dicom_node.desk import shadow
-from storage.shadow import TrialState
 
 router = APIRouter(prefix="/shadow", tags=["shadow"], route_class=WriteRoute)
 
@@ -29,18 +27,10 @@ class TrialIn(In):
     enhancer: Annotated[str, Field(min_length=1, max_length=128)]
 
 
-class Decision(StrEnum):
-    """What to do with a trial."""
-
-    PROMOTE = "promote"
-    DROP = "drop"
-    WITHDRAW = "withdraw"
-
-
 class DecisionIn(In):
     """The decision."""
 
-    decision: Decision
+    decision: shadow.Decision
 
 
 class TrialOut(_Shape):
@@ -102,9 +92,4 @@ def comparison(desk: DeskDep, _caller: Viewer, trial_id: Id) -> ComparisonOut:
 @router.post("/trials/{trial_id}/decision")
 def decide(desk: DeskDep, caller: Admin, trial_id: Id, asked: DecisionIn) -> TrialOut:
     """Promote the model to the default, drop it, or withdraw an earlier promotion."""
-    state = {
-        Decision.PROMOTE: TrialState.PROMOTED,
-        Decision.DROP: TrialState.DROPPED,
-        Decision.WITHDRAW: TrialState.WITHDRAWN,
-    }[asked.decision]
-    return TrialOut.model_validate(desk.store.shadow.decide(trial_id, state, caller.actor))
+    return TrialOut.model_validate(shadow.decide(desk, trial_id, asked.decision, actor=caller.actor))

@@ -19,6 +19,7 @@ from dicom_node.cli import (
     bench_receive,
     bench_send,
     check,
+    deciding,
     doctor,
     documents,
     enhance,
@@ -53,6 +54,9 @@ app.add_typer(people.users_app, name="users")
 app.add_typer(people.tokens_app, name="tokens")
 app.add_typer(run.db_app, name="db")
 app.add_typer(alarms.alarms_app, name="alarms")
+app.add_typer(deciding.line_app, name="line")
+app.add_typer(deciding.models_app, name="models")
+app.add_typer(deciding.reviews_app, name="reviews")
 app.add_typer(retention.retention_app, name="retention")
 bench.bench_app.command("read")(bench_read.read)
 bench.bench_app.command("send")(bench_send.send)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dicom_node.cli.render import Column, console, print_json, print_table
-from dicom_node.cli.session import DEFAULT_CONFIG, ConfigOption, JsonOption, actor, settings_of
+from dicom_node.cli.session import DEFAULT_CONFIG, ConfigOption, JsonOption, actor, open_desk
 from dicom_node.desk.roles import Role, Scope
-from dicom_node.operations import open_node_store
-
-if TYPE_CHECKING:
-    from dicom_node.desk.desk import Desk
 
 users_app = typer.Typer(help="Who may use the page and the API.", no_args_is_help=True)
 tokens_app = typer.Typer(help="Keys for programs.", no_args_is_help=True)
@@ -41,16 +34,6 @@ _TOKENS: list[Column] = [
 ]
 
 
-@contextmanager
-def _desk(config: Path) -> Iterator[Desk]:
-    # Loaded here: it brings the viewer along, which other commands have no use for.
-    from dicom_node.desk.desk import open_desk
-
-    settings = settings_of(config)
-    with open_node_store(settings) as store:
-        yield open_desk(store, settings)
-
-
 def _password() -> str:
     """From a terminal twice, unseen; from a pipe one line. Never from an argument, which others can read."""
     if sys.stdin.isatty():
@@ -62,7 +45,7 @@ def _password() -> str:
 @users_app.command("list")
 def users_list(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """List users."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         found = desk.store.access.users()
     shown = [{name: get(user) for name, get in _USERS} for user in found]
     print_json(shown) if json else print_table("Users", found, _USERS)
@@ -75,7 +58,7 @@ def users_add(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Add a user; the password is asked for, or read from standard input."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         user = desk.access.add_user(name, role, _password(), actor=actor())
     console.print(f"User {user.name} is {user.role}.")
 
@@ -83,7 +66,7 @@ def users_add(
 @users_app.command("password")
 def users_password(name: UserName, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Set a user's password and end the user's sessions."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         desk.access.set_password(name, _password(), actor=actor())
     console.print(f"User {name} has a new password.")
 
@@ -98,7 +81,7 @@ def users_change(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Change a user's role, or lock the user out."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         user = desk.access.change_user(name, actor=actor(), role=role, disabled=disabled, password=None)
     console.print(f"User {user.name} is {user.role}{', disabled' if user.disabled else ''}.")
 
@@ -106,7 +89,7 @@ def users_change(
 @users_app.command("remove")
 def users_remove(name: UserName, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove a user with sessions and keys."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         desk.access.remove_user(name, actor=actor())
     console.print(f"User {name} is removed.")
 
@@ -117,7 +100,7 @@ def tokens_list(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """List keys."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         print_table("Keys", desk.store.access.tokens(user), _TOKENS)
 
 
@@ -131,7 +114,7 @@ def tokens_create(
 ) -> None:
     """Make a key and print its secret, once."""
     lifetime = timedelta(days=days) if days is not None else None
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         _, secret = desk.access.create_token(user, name, scope, lifetime=lifetime, actor=actor())
     typer.echo(secret)
 
@@ -141,6 +124,6 @@ def tokens_revoke(
     token: Annotated[int, typer.Argument(help="The key's number.")], config: ConfigOption = DEFAULT_CONFIG
 ) -> None:
     """End a key for good."""
-    with _desk(config) as desk:
+    with open_desk(config) as desk:
         desk.store.access.revoke_token(token, actor())
     console.print(f"Key {token} is revoked.")

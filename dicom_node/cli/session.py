@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from config.settings import Settings, load_settings
 from dicom_node.observability.logs import configure
 from dicom_node.operations import Operations, local_account, open_node_store
+
+if TYPE_CHECKING:
+    from dicom_node.desk.desk import Desk
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The node's configuration file.", envvar="DICOM_NODE_CONFIG")
@@ -34,6 +37,17 @@ def operations(config: Path) -> Iterator[Operations]:
     settings = settings_of(config)
     with open_node_store(settings) as store:
         yield Operations(store, settings)
+
+
+@contextmanager
+def open_desk(config: Path) -> Iterator[Desk]:
+    """The desk that page and API work at, over the configured node's store."""
+    # Loaded here: it brings the viewer along, which other commands have no use for.
+    from dicom_node.desk.desk import open_desk as opened
+
+    settings = settings_of(config)
+    with open_node_store(settings) as store:
+        yield opened(store, settings)
 
 
 def actor() -> str:

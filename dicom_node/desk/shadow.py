@@ -5,15 +5,31 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from dicom_node.desk.desk import Desk
 from dicom_node.operations import UnknownNameError
 from engine.registry import enhancer_names
 from storage.errors import NotFoundError
-from storage.shadow import ShadowResult, TrialRecord
+from storage.shadow import ShadowResult, TrialRecord, TrialState
 
 _FIGURES = ("noise_before", "noise_after", "bias", "seconds")
+
+
+class Decision(StrEnum):
+    """What to do with a trial."""
+
+    PROMOTE = "promote"
+    DROP = "drop"
+    WITHDRAW = "withdraw"
+
+
+_STATES: Mapping[Decision, TrialState] = {
+    Decision.PROMOTE: TrialState.PROMOTED,
+    Decision.DROP: TrialState.DROPPED,
+    Decision.WITHDRAW: TrialState.WITHDRAWN,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,14 @@ def start(desk: Desk, enhancer: str, *, actor: str) -> TrialRecord:
     if enhancer not in choices():
         raise UnknownNameError(f"no enhancer has this name; there are: {', '.join(choices())}")
     return desk.store.shadow.start(enhancer, actor)
+
+
+def decide(desk: Desk, trial_id: int, decision: Decision, *, actor: str) -> TrialRecord:
+    """Promote the model to the default, drop it, or withdraw an earlier promotion: one act, in the trail.
+
+    Raises `NotFoundError`, and `IllegalTransitionError` for what was decided already.
+    """
+    return desk.store.shadow.decide(trial_id, _STATES[decision], actor)
 
 
 def compare(desk: Desk, trial_id: int) -> Comparison:
