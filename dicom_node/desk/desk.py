@@ -61,7 +61,7 @@ def open_desk(store: Store, settings: Settings, *, now: Callable[[], datetime] =
         store=store,
         operations=operations,
         access=AccessControl(store.access, store.trail, settings.api, now=now),
-        figures=Figures(store, settings, now=now),
+        figures=Figures(store, settings, in_force=rules.settings, now=now),
         rules=rules,
         summaries=summaries,
         images=images,

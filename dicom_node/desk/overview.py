@@ -37,9 +37,18 @@ class Overview:
 class Figures:
     """Computes the overview at most every two seconds, whoever asks and however often."""
 
-    def __init__(self, store: Store, settings: Settings, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        in_force: Callable[[], Settings],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`in_force`: the settings with what a person decided since the node began."""
         self._store = store
         self._settings = settings
+        self._in_force = in_force
         self._now = now
         self._lock = threading.Lock()
         self._kept: tuple[float, Overview] | None = None
@@ -70,7 +79,7 @@ class Figures:
             expected_s=expected_seconds(figures, self._settings.enhancement.workers),
             disk=disk_figures(self._settings),
             machine=machine_figures(),
-            enhancer=self._settings.enhancement.enhancer,
+            enhancer=self._in_force().enhancement.enhancer,
             paused=self._store.pauses.all(),
         )
 

@@ -61,7 +61,9 @@ def decide(desk: Desk, trial_id: int, decision: Decision, *, actor: str) -> Tria
 
     Raises `NotFoundError`, and `IllegalTransitionError` for what was decided already.
     """
-    return desk.store.shadow.decide(trial_id, _STATES[decision], actor)
+    trial = desk.store.shadow.decide(trial_id, _STATES[decision], actor)
+    desk.figures.forget()
+    return trial
 
 
 def compare(desk: Desk, trial_id: int) -> Comparison:

@@ -87,7 +87,7 @@ def test_a_model_is_tried_compared_and_promoted_or_dropped(browser, page, number
 
     page.get_by_role("button", name="Promote").click()
     say_yes(page)
-    page.locator("#in-use").get_by_text("identity").first.wait_for()
+    page.locator("#comparison").get_by_text("PROMOTED").wait_for()
     assert store.shadow.promoted() == "identity"
     page.get_by_role("button", name="Withdraw").click()
     say_yes(page)
@@ -205,6 +205,37 @@ def test_an_upload_comes_in_like_a_series_that_was_sent(browser, page, store, tm
     for index in range(2):
         series = store.index.get_series(int(links.nth(index).inner_text().split()[1]))
         assert (series.calling_ae, series.instance_count) == ("UPLOAD", 4)
+
+
+def dropped(page, target, *paths) -> None:
+    """Drop files and folders from outside the browser, as a hand with a mouse does."""
+    box = target.bounding_box()
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    browser = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+    browser.detach()
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_a_folder_is_brought_with_all_that_lies_in_it(browser, page, store, tmp_path, way):
+    volume = head_phantom(shape=(4, 32, 32), spacing_mm=(3.0, 6.0, 6.0))
+    folder = tmp_path / "exam"
+    write_ct_series(volume, folder / "a", style=PhantomStyle(study_key=f"{way}-1"))
+    write_ct_series(volume, folder / "b" / "deep", style=PhantomStyle(study_key=f"{way}-2"))
+    (folder / "README.TXT").write_text("no DICOM at all")
+    page.goto("/upload")
+    if way == "chosen":
+        page.locator("#folder").set_input_files(folder)
+    else:
+        dropped(page, page.locator("#drop"), folder)
+    page.get_by_role("heading", name="Brought, and on its way through the line").wait_for()
+
+    assert "8 images stored, 1 skipped" in page.locator("#told").inner_text()
+    links = page.locator("#upload-result a").all_inner_texts()
+    found = [store.index.get_series(int(link.split()[1])) for link in links]
+    assert [(series.calling_ae, series.instance_count) for series in found] == [("UPLOAD", 4)] * 2
 
 
 def test_the_colour_scheme_is_chosen_and_kept(browser, page):

@@ -44,6 +44,7 @@ def test_promoting_makes_the_model_the_default_and_withdrawing_takes_it_back(adm
 
     assert admin.post(path, json={"decision": "promote"}).json()["decided_by"] == "user:admin-1"
     assert book.settings().enhancement.enhancer == "classical"
+    assert admin.get("/api/v1/overview").json()["enhancer"] == "classical"
     assert admin.post(path, json={"decision": "drop"}).status_code == 409
     admin.post(path, json={"decision": "withdraw"})
     assert book.settings().enhancement.enhancer == settings.enhancement.enhancer
