@@ -39,8 +39,6 @@ from dicom_node.observability.logs import describe_error
 from dicom_node.operations import open_node_store
 from dicom_node.pipeline.commitment import CommitmentReports, CommitmentRequester
 from dicom_node.pipeline.delivery import DeliverySender
-from dicom_node.pipeline.enhance import EnhanceWorker
-from dicom_node.pipeline.shadow import ShadowRunner
 from storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -122,6 +120,10 @@ def _services(store: Store, settings: Settings) -> tuple[ScpService, ...]:
 
 def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
     """Close quiet series, recover abandoned jobs and run enhancements."""
+    # Loaded here: receiver and sender stay small without what computes.
+    from dicom_node.pipeline.enhance import EnhanceWorker
+    from dicom_node.pipeline.shadow import ShadowRunner
+
     sweeper = StabilitySweeper(store, settings, current=RouteBook(store, settings).settings)
     upkeep = Upkeep(store, settings, stopping=stop.is_set)
     workers = [

@@ -26,7 +26,7 @@ from dicom_node.network.stored_file import Outgoing
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.pipeline.answers import AnswerBook
-from dicom_node.pipeline.enhance import Heartbeat
+from dicom_node.pipeline.heartbeat import Heartbeat
 from dicom_node.pipeline.link import Links
 from dicom_node.pipeline.retry import PERMANENT, decide
 from dicom_node.sinks.dimse import Parcel, deliver

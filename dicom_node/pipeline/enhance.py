@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dicom_node import __version__
 from dicom_node.errors import Reason
 from dicom_node.observability import events
 from dicom_node.pipeline.executor import AttemptCanceledError, AttemptFailedError, EnhancementProcess
+from dicom_node.pipeline.heartbeat import Heartbeat
 from dicom_node.pipeline.retry import RetryPolicy, decide
 from dicom_node.pipeline.stages import AttemptSpec, SourceFile
 from storage.errors import LostClaimError
@@ -180,40 +181,6 @@ def attempt_spec(
         node_version=__version__,
         processed_at=now().astimezone().isoformat(),
     )
-
-
-class Heartbeat:
-    """Extends a job's lease from a thread of its own while a block runs, and hears of cancellations."""
-
-    def __init__(
-        self, store: Store, job: JobRecord, lease: timedelta, *, on_cancel: Callable[[], None] | None = None
-    ) -> None:
-        self._store = store
-        self._job = job
-        self._lease = lease
-        self._on_cancel = on_cancel or (lambda: None)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-
-    def __enter__(self) -> Heartbeat:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        """Beat four times per lease, so that one slow database answer does not cost the claim."""
-        period = min(self._lease.total_seconds() / 4, 2.0)
-        while not self._done.wait(period):
-            try:
-                pulse = self._store.jobs.heartbeat(self._job, self._lease)
-            except Exception as exc:
-                log.warning("job.heartbeat_failed", error=type(exc).__name__)
-                continue
-            if not pulse.alive or pulse.cancel_requested:
-                self._on_cancel()
 
 
 def study_neighbours(store: Store, series_id: int) -> tuple[Path, ...]:
