@@ -156,6 +156,7 @@ def count_blobs(before: Array, after: Array, inside: NDArray[np.bool_]) -> tuple
 def do_no_harm(denoise: Denoise, case: NoisyCase) -> Row:
     """Return what must be small, in deviations of the case's noise (constant: in R).
 
+    removed          RMS of D(y) - y: the rest says nothing of a scan that was left alone
     again            RMS of D(D(y)) - D(y)
     flips            RMS deviation of D over the eight mirror images
     constant         largest change of a constant volume, in parts of R
@@ -172,6 +173,7 @@ def do_no_harm(denoise: Denoise, case: NoisyCase) -> Row:
     return {
         "scan": case.scan,
         "noise": case.level.label,
+        "D(y) - y, sigma": float(np.sqrt(np.mean((result - case.noisy.array) ** 2)) / case.sigma),
         "D(D(y)) - D(y), sigma": float(np.sqrt(np.mean((again - result) ** 2)) / case.sigma),
         "flips, sigma": float(np.sqrt(np.var(np.stack(results), axis=0).mean()) / case.sigma),
         "constant, R": float(np.abs(denoise(flat) - level).max() / case.value_range),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from engine.evaluation.cases import NoiseLevel, Truth, noisy_case
 from engine.evaluation.compare import Tell, as_denoiser
 from engine.evaluation.descents import calibration, steps_table
 from engine.evaluation.lesions import LesionSite, lesion_sites, lesion_table, seen_table
+from engine.noise import find_tissue
 from engine.volume import Volume
 
 Row = dict[str, Any]
@@ -23,6 +25,8 @@ _LESION_CROPS = 2
 """Crops of every scan that lesions are put into."""
 _SMALL = (16, 48, 48)
 """Where hundreds of evaluations are asked for."""
+_STRIDE = 16
+"""Distance of the places that are tried for such a part."""
 _NEAR_CLEAN = (NoiseLevel(True, 1.0, False), NoiseLevel(False, 0.2, False))
 
 
@@ -83,11 +87,12 @@ def _measurements(
 
 
 def smaller(crop: Truth) -> Truth:
-    """Return the middle of a crop, at most 16x48x48."""
-    at = tuple(
-        slice(max(0, (n - m) // 2), max(0, (n - m) // 2) + m)
-        for n, m in zip(crop.body.shape, _SMALL, strict=True)
-    )
+    """Return the part of a crop that holds most tissue, at most 16x48x48: without tissue a model refuses."""
+    tissue = find_tissue(crop.volume).astype(np.float32)
+    size = tuple(min(n, m) for n, m in zip(tissue.shape, _SMALL, strict=True))
+    starts = product(*(range(0, n - m + 1, _STRIDE) for n, m in zip(tissue.shape, size, strict=True)))
+    parts = [tuple(slice(first, first + m) for first, m in zip(start, size, strict=True)) for start in starts]
+    at = max(parts, key=lambda part: float(tissue[part].sum()))
     volume = Volume(np.ascontiguousarray(crop.volume.array[at]), crop.volume.affine, crop.volume.unit)
     return replace(crop, volume=volume, body=np.ascontiguousarray(crop.body[at]))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage, special
@@ -10,6 +12,7 @@ from engine.evaluation import probes
 from engine.evaluation.cases import Truth, noisy_case, parse_levels
 from engine.evaluation.lesions import LesionSite, coverage, lesion_sites, lesion_table, seen_table
 from engine.evaluation.metrics import Array
+from engine.evaluation.probing import smaller
 from engine.volume import Volume
 
 CT, MR = parse_levels("ct20w,mr7")
@@ -72,8 +75,20 @@ def test_a_blob_that_was_drawn_is_counted() -> None:
 
 def test_nothing_done_harms_nothing(crop: Truth) -> None:
     row = probes.do_no_harm(untouched, noisy_case(crop, CT))
-    found = [row[k] for k in ("D(D(y)) - D(y), sigma", "flips, sigma", "constant, R")]
-    assert found == pytest.approx([0, 0, 0], abs=1e-5)
+    found = [row[k] for k in ("D(y) - y, sigma", "D(D(y)) - D(y), sigma", "flips, sigma", "constant, R")]
+    assert found == pytest.approx([0, 0, 0, 0], abs=1e-5)
+
+
+def test_hundreds_of_evaluations_run_where_there_is_tissue() -> None:
+    truth = probes.uniform_truth(CT, (16, 128, 128))
+    array = np.full_like(truth.volume.array, -1000.0)
+    array[:, 70:118, 70:118] = 60.0
+    lung = replace(truth, volume=truth.volume.with_array(array), body=array > 0)
+
+    part = smaller(lung)
+
+    assert part.volume.array.shape == (16, 48, 48)
+    assert part.body.mean() > 0.7
 
 
 def test_a_denoiser_that_prefers_a_side_is_caught_by_the_flips(crop: Truth) -> None:
