@@ -18,6 +18,7 @@ from dicom_node.imaging.source_rules import CT_IMAGE
 from dicom_node.offline.request import MINIMUM_SLICES, EnhanceRequest, OfflineError
 
 _MAGIC_AT: Final = 128  # of "DICM", after the preamble (PS3.10 7.1)
+_LONGEST_FIRST: Final = 64  # bytes of the first value of a data set: a UID, a group length, a character set
 
 Pieces = list[tuple[Path, InstanceHeader]]
 
@@ -104,7 +105,7 @@ def find_inputs(request: EnhanceRequest) -> Inputs:
     if not volumes and not series and not unreadable:
         raise OfflineError(f"{source} holds neither a NIfTI file nor a DICOM series")
     items: list[Item] = []
-    refused = [_unreadable(path) for path in unreadable]
+    refused = [_unreadable(path, message) for path, message in unreadable.items()]
     for path in volumes:
         modality = request.modality or modality_beside(path)
         if modality is None:
@@ -138,9 +139,9 @@ def _single_file(path: Path, request: EnhanceRequest) -> Inputs:
     return Inputs((NiftiItem(path, "", modality, _is_compressed(request.output)),), (), in_folder=False)
 
 
-def _sort(folder: Path, output: Path) -> tuple[list[Path], Pieces, list[Path]]:
-    """NIfTI files, DICOM instances with their headers, and DICOM files that cannot be parsed."""
-    volumes, instances, unreadable = [], [], []
+def _sort(folder: Path, output: Path) -> tuple[list[Path], Pieces, dict[Path, str]]:
+    """NIfTI files, DICOM instances with their headers, and DICOM files that cannot be parsed, each with why."""
+    volumes, instances, unreadable = [], [], dict[Path, str]()
     for path in _files(folder, output):
         if is_nifti_name(path):
             volumes.append(path)
@@ -148,10 +149,12 @@ def _sort(folder: Path, output: Path) -> tuple[list[Path], Pieces, list[Path]]:
             try:
                 header = read_header(path)
             except UnreadableInstanceError:
-                unreadable.append(path)
+                unreadable[path] = "The DICOM file cannot be parsed."
                 continue
             if header.series_instance_uid:  # a DICOMDIR has none
                 instances.append((path, header))
+        elif _is_bare(path):
+            unreadable[path] = "The DICOM file lacks its preamble (PS3.10 7.1); dcmconv of DCMTK writes one."
     return volumes, instances, unreadable
 
 
@@ -170,6 +173,16 @@ def _is_part10(path: Path) -> bool:
             return file.read(_MAGIC_AT + 4)[_MAGIC_AT:] == b"DICM"
     except OSError as exc:
         raise OfflineError(f"{path}: cannot be read ({exc.strerror})") from exc
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether the file starts with DICM, or with an element of group 0002 or 0008 as a data set does."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    told = head[4:6].isalpha() and head[4:6].isupper()
+    short = len(head) == 8 and int.from_bytes(head[4:], "little") <= _LONGEST_FIRST
+    return head[:4] == b"DICM" or (group in (0x0002, 0x0008) and element <= 0x0018 and (told or short))
 
 
 def _is_compressed(path: Path) -> bool:
@@ -220,8 +233,8 @@ def refusal_of(what: str, error: ReasonedError) -> Refusal:
     return Refusal(what, str(error.reason), error.message, proper=isinstance(error, SkipSeriesError))
 
 
-def _unreadable(path: Path) -> Refusal:
-    return Refusal(str(path), Reason.UNREADABLE, "The DICOM file cannot be parsed.", proper=False)
+def _unreadable(path: Path, message: str) -> Refusal:
+    return Refusal(str(path), Reason.UNREADABLE, message, proper=False)
 
 
 def _series(uid: str, pieces: Pieces, name: str, neighbours: tuple[Path, ...]) -> SeriesItem:

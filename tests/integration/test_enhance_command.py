@@ -198,6 +198,21 @@ def test_an_instance_that_cannot_be_parsed_holds_its_series(
     assert entries(site) == before
 
 
+@pytest.mark.parametrize("start", [128, None], ids=["DICM without preamble", "bare data set"])
+def test_a_file_without_preamble_is_no_slice_that_may_be_missed(
+    site: Path, ct: Volume, enhance: Callable[..., Answer], start: int | None
+) -> None:
+    path = write_ct_series(ct, site / "in")[0]
+    content = path.read_bytes()
+    path.write_bytes(content[start or 144 + int.from_bytes(content[140:144], "little") :])
+    (site / "in" / "notes.txt").write_text("08 are the slices")
+    before = entries(site)
+    status, said, _ = enhance(site / "in", "-o", site / "out")
+    assert status == 2
+    assert "lacks its preamble" in " ".join(said.split())
+    assert entries(site) == before
+
+
 def test_a_missing_slice_is_refused(site: Path, ct: Volume, enhance: Callable[..., Answer]) -> None:
     write_ct_series(ct, site / "in")[7].unlink()
     before = entries(site)
