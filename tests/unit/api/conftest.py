@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from config.imaging import AssemblySection, DerivationSection
@@ -18,6 +19,7 @@ from config.sections import Peer, Route, StorageSection
 from config.settings import Settings
 from dicom_node.api.security import CSRF_HEADER
 from dicom_node.desk.desk import Desk, open_desk
+from dicom_node.desk.metrics import Metrics
 from dicom_node.desk.roles import Role
 from dicom_node.imaging.headers import read_header
 from dicom_node.imaging.phantom_series import CT_STYLE, PhantomStyle, write_ct_series
@@ -37,9 +39,9 @@ class People:
     password = PASSWORD
     origin = ORIGIN
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, app: FastAPI) -> None:
         self.desk = desk
-        self.app = build_site(desk)
+        self.app = app
 
     def nobody(self, peer: str = "127.0.0.1") -> TestClient:
         """A browser that is not signed in."""
@@ -115,9 +117,20 @@ def desk(store: Store, settings: Settings, clock: HandClock) -> Desk:
     return opened
 
 
+@pytest.fixture(scope="session")
+def sites() -> list[FastAPI]:
+    """The site, once it is built: its routes are the same for every desk, and putting them together takes long."""
+    return []
+
+
 @pytest.fixture
-def people(desk: Desk) -> People:
-    return People(desk)
+def people(desk: Desk, sites: list[FastAPI]) -> People:
+    if not sites:
+        sites.append(build_site(desk))
+    (app,) = sites
+    # All that it knows of a node.
+    app.state.desk, app.state.metrics = desk, Metrics(desk)
+    return People(desk, app)
 
 
 @pytest.fixture

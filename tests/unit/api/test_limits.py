@@ -36,7 +36,7 @@ def test_compressed_bodies_are_refused_unopened(operator):
 
 
 def test_too_many_headers_are_refused(operator):
-    headers = {f"X-{number}": "v" * 8 for number in range(10_000)}
+    headers = {f"X-{number}": "v" * 8 for number in range(2_000)}  # 30 kB
 
     assert operator.get("/api/v1/session", headers=headers).status_code == 431
 

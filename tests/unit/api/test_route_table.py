@@ -8,6 +8,7 @@ import pytest
 
 from dicom_node.api.app import PREFIX, OpenRouteError, refuse_open_routes, served_routes
 from dicom_node.desk.roles import Role
+from dicom_node.web.site import build_site
 
 ANYONE, VIEWER, OPERATOR, ADMIN = None, Role.VIEWER, Role.OPERATOR, Role.ADMIN
 METRICS = VIEWER  # or a key with that scope, see the tests of the metrics
@@ -161,8 +162,9 @@ def test_a_route_lets_in_whom_the_table_says(people, caller):
         assert answer.status_code < 500 or path.endswith("/ready"), (method, path, answer.text)
 
 
-def test_an_application_with_a_route_that_declares_no_role_is_not_served(people):
-    people.app.get("/forgotten")(lambda: None)
+def test_an_application_with_a_route_that_declares_no_role_is_not_served(desk):
+    app = build_site(desk)
+    app.get("/forgotten")(lambda: None)
 
     with pytest.raises(OpenRouteError, match="/forgotten"):
-        refuse_open_routes(people.app)
+        refuse_open_routes(app)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
 from dicom_node.desk.roles import Role, Scope
@@ -36,9 +36,6 @@ def _hammer(people, scans, key: str, *, examples: int) -> None:
         def attempt(case) -> None:
             case.headers = {**(case.headers or {}), "Authorization": f"Bearer {key}"}
             case.call_and_validate(checks=(not_a_server_error,))
-
-        operation.as_strategy()
-        from hypothesis import given
 
         given(case=operation.as_strategy())(attempt)()
 
