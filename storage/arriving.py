@@ -25,17 +25,17 @@ from storage.writeback import begin_writeback
 Buffer = bytes | bytearray | memoryview
 
 _NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
-FailedSync = Callable[[OSError], None]
+Failed = Callable[[OSError], None]
 _MOST_PIECES = 512  # of one gathered write; the system takes 1024
 
 
 class Folder:
     """A folder that is open to be synced. Closed when nobody holds it any more."""
 
-    def __init__(self, path: Path, on_failed_sync: FailedSync) -> None:
+    def __init__(self, path: Path, on_failure: Failed) -> None:
         self.path = path
         self.files = 0
-        self.on_failed_sync = on_failed_sync
+        self.on_failure = on_failure
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def sync(self) -> None:
@@ -43,7 +43,7 @@ class Folder:
         try:
             os.fsync(self._descriptor)
         except OSError as exc:
-            self.on_failed_sync(exc)
+            self.on_failure(exc)
             raise
 
     def link(self, descriptor: int, staged: Path | None, name: str) -> Path:
@@ -69,14 +69,14 @@ class Folders:
         self,
         root: Path,
         prepare: Callable[[Path], None],
-        on_failed_sync: FailedSync,
+        on_failure: Failed,
         *,
         files: int = 1000,
     ) -> None:
-        """`prepare` has a folder durably; `on_failed_sync` is told; `files` is how many go into one."""
+        """`prepare` has a folder durably; `on_failure` is told; `files` is how many go into one."""
         self._root = root
         self._prepare = prepare
-        self._on_failed_sync = on_failed_sync
+        self._on_failure = on_failure
         self._files = files
         self._lock = threading.Lock()
         self._current: Folder | None = None
@@ -88,7 +88,7 @@ class Folders:
                 name = uuid4().hex
                 path = self._root / name[0] / name[1]
                 self._prepare(path)
-                self._current = Folder(path, self._on_failed_sync)
+                self._current = Folder(path, self._on_failure)
             self._current.files += 1
             return self._current
 
@@ -131,8 +131,12 @@ class Arriving:
         gathered = [self._first, *pieces] if self._first is not None else list(pieces)
         self._first = None
         with filesystem():
-            for start in range(0, len(gathered), _MOST_PIECES):
-                self._write(gathered[start : start + _MOST_PIECES])
+            try:
+                for start in range(0, len(gathered), _MOST_PIECES):
+                    self._write(gathered[start : start + _MOST_PIECES])
+            except OSError as exc:
+                self.folder.on_failure(exc)
+                raise
         begin_writeback(self._descriptor)
         for piece in pieces:
             self._digest.update(piece)
@@ -172,7 +176,7 @@ class Arriving:
             try:
                 os.fsync(self._descriptor)
             except OSError as exc:
-                self.folder.on_failed_sync(exc)
+                self.folder.on_failure(exc)
                 self.remove()
                 raise
         return self._path

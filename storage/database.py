@@ -22,15 +22,16 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from storage.errors import DatabaseUnavailableError, SpoolFullError, StorageError
+from storage.errors import DatabaseDiskError, DatabaseUnavailableError, SpoolFullError, StorageError
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30.0
 MAX_TRIES = 5
 _READING = "storage_reading"
-# SQLSTATE (PostgreSQL manual, Appendix A): disk_full, serialization_failure, deadlock_detected.
+# SQLSTATE (PostgreSQL manual, Appendix A): disk_full, io_error, serialization_failure, deadlock_detected.
 _DISK_FULL = "53100"
+_IO_ERROR = "58030"
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 
 
@@ -200,6 +201,8 @@ def _translate(origin: BaseException | None) -> StorageError:
     if state in _TRY_AGAIN:
         return _TryAgainError("the database asked to try again")
     name = getattr(origin, "sqlite_errorname", None) or state or type(origin).__name__
+    if name == _IO_ERROR or name.startswith("SQLITE_IOERR"):
+        return DatabaseDiskError(name)
     return DatabaseUnavailableError(f"the database did not take the transaction ({name})")
 
 

@@ -4,6 +4,7 @@ StorageError
 ├── SpoolError                  a file could not be made durable (any OSError but a full disk)
 │   └── SpoolFullError          no space: disk, quota, the configured reserve, or the database file
 ├── DatabaseUnavailableError    the database did not answer, is locked for too long, or is damaged
+│   └── DatabaseDiskError       the disk below the database failed to write, to sync or to read
 ├── StoreInUseError             another node runs on this SQLite file
 ├── SchemaError                 the schema of the database is unknown to this version
 ├── NotFoundError               no row has this key
@@ -36,6 +37,14 @@ class SpoolFullError(SpoolError):
 
 class DatabaseUnavailableError(StorageError):
     """The database did not take the transaction. Nothing of it was kept; trying again later is safe."""
+
+
+class DatabaseDiskError(DatabaseUnavailableError):
+    """The disk failed the database; `cause` is the database's name for it."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the database did not take the transaction ({cause})")
+        self.cause = cause
 
 
 class StoreInUseError(StorageError):

@@ -11,7 +11,8 @@ import threading
 from dataclasses import dataclass
 
 from storage.arriving import Folder, sync_folders
-from storage.errors import DatabaseUnavailableError, SpoolFullError, StorageError
+from storage.errors import DatabaseDiskError, DatabaseUnavailableError, SpoolFullError, StorageError
+from storage.health import DATABASE, Health
 from storage.index import Index
 from storage.records import NewInstance, Outcome
 
@@ -36,8 +37,9 @@ class _Entry:
 class GroupCommit:
     """Makes placed files durable and known. Safe for any number of threads."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, health: Health) -> None:
         self._index = index
+        self._health = health
         self._lock = threading.Lock()  # for the queue
         self._turn = threading.Lock()  # held by the one who commits
         self._queue: list[_Entry] = []
@@ -68,6 +70,8 @@ class GroupCommit:
             sync_folders([entry.folder for entry in group])
             self._add(group)
         except StorageError as exc:
+            if isinstance(exc, DatabaseDiskError):
+                self._health.doubt(DATABASE, exc.cause)
             for entry in group:
                 entry.error = exc
 

@@ -11,11 +11,12 @@ Names are random: no UID and nothing a sender chose ever reaches the file system
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -67,7 +68,8 @@ class Spool:
         self._ready_folders: set[Path] = set()
         self._folder_lock = threading.Lock()
         self._folders = Folders(self._incoming, self._prepare, self._doubt)
-        self._sync_failed = False
+        self._in_doubt = False
+        self._tell: Callable[[str], object] = lambda _cause: None
         with filesystem():
             for folder in (directory, self._incoming, self._staging, self._derived):
                 durable_mkdir(folder)
@@ -79,7 +81,7 @@ class Spool:
         Raises `SpoolFullError` or `SpoolError`. After a failed sync, which says that the disk may lie,
         nothing is taken until `probe` has passed once.
         """
-        if self._sync_failed:
+        if self._in_doubt:
             self.probe()
         path = self._staging / uuid4().hex
         with filesystem():
@@ -96,15 +98,21 @@ class Spool:
 
     def arrive(self, header: Buffer) -> Arriving:
         """Open the file of an instance that comes piece by piece. Raises as `write` does."""
-        if self._sync_failed:
+        if self._in_doubt:
             self.probe()
         with filesystem():
             folder = self._folders.take()
         return Arriving(folder, self._staging, header)
 
+    def when_in_doubt(self, tell: Callable[[str], object]) -> None:
+        """Have somebody told, by the name of the error, of each write or sync that fails though there is space."""
+        self._tell = tell
+
     def _doubt(self, exc: OSError) -> None:
-        """A sync failed: unless the disk is merely full, nothing is taken until `probe` has passed."""
-        self._sync_failed = not is_full(exc)
+        """A write or a sync failed: unless the disk is merely full, nothing is taken until `probe` has passed."""
+        if not is_full(exc):
+            self._in_doubt = True
+            self._tell(errno.errorcode.get(exc.errno or 0, str(exc.errno)))
 
     def commit(self, staged: Staged) -> Path:
         """Give the file its final name for good, never over another file, and sync the folder.
@@ -121,7 +129,7 @@ class Spool:
             try:
                 sync_directory(folder)
             except OSError as exc:
-                self._sync_failed = not is_full(exc)
+                self._doubt(exc)
                 _unlink_quietly(final)
                 raise
         return final
@@ -179,7 +187,7 @@ class Spool:
                 read_back(path, expected)
             finally:
                 _unlink_quietly(path)
-        self._sync_failed = False
+        self._in_doubt = False
 
     def sweep_orphans(self, known_paths_fn: KnownPaths, older_than: timedelta) -> SweepReport:
         """Remove files that no row knows and that are older than this: nobody was told they were kept.
@@ -207,7 +215,7 @@ class Spool:
             try:
                 os.fsync(descriptor)
             except OSError as exc:
-                self._sync_failed = not is_full(exc)
+                self._doubt(exc)
                 raise
 
 

@@ -18,6 +18,7 @@ from storage.database import Database
 from storage.deliveries import Deliveries
 from storage.destinations import Destinations
 from storage.finding import Finder
+from storage.health import Health
 from storage.idempotency import Idempotency
 from storage.index import Index
 from storage.job_queue import JobQueue
@@ -61,6 +62,7 @@ class Store:
     reviews: Reviews
     route_versions: RouteVersions
     alarms: Alarms
+    health: Health
     watchdog: Watchdog
     retention: Retention
     scrubber: Scrubber
@@ -114,6 +116,7 @@ def open_store(
     database = Database(database_url)
     clock = LeaseClock(database, now)
     now = now or utc_now
+    alarms = Alarms(database, now)
     return Store(
         spool=spool,
         index=Index(database, root, now, clock),
@@ -131,7 +134,8 @@ def open_store(
         idempotency=Idempotency(database, now),
         reviews=Reviews(database, now),
         route_versions=RouteVersions(database, now),
-        alarms=Alarms(database, now),
+        alarms=alarms,
+        health=Health(spool, alarms, now),
         watchdog=Watchdog(database, clock),
         retention=Retention(database, root, clock),
         scrubber=Scrubber(database, root, clock),

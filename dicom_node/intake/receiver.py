@@ -34,7 +34,7 @@ class Receiver:
         """`largest`: bytes of the largest object that is taken."""
         self._store = store
         self._largest = largest
-        self._commits = GroupCommit(store.index)
+        self._commits = GroupCommit(store.index, store.health)
 
     def begin(self, request: StoreRequest) -> Reception:
         """Take one instance piece by piece."""

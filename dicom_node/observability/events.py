@@ -15,6 +15,7 @@ PROCESS_FAILED: Final = "process.failed"
 PROCESS_EXITED: Final = "process.exited"
 SWEEP_FAILED: Final = "sweep.failed"
 FILES_DAMAGED: Final = "files.damaged"
+STORE_UNHEALTHY: Final = "store.unhealthy"
 SERIES_DELETED: Final = "series.deleted"
 OVERDUE: Final = "watchdog.overdue"
 

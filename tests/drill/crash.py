@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import shutil
 import statistics
@@ -83,9 +84,18 @@ class Report:
 
 
 def run(
-    folder: Path, *, points: int | None, seed: int, say: Callable[[str], object], slices: int = 30
+    folder: Path,
+    *,
+    points: int | None,
+    seed: int,
+    say: Callable[[str], object],
+    slices: int = 30,
+    minutes: float = math.inf,
 ) -> Report:
-    """Run so many points (all when None), chosen and ordered by the seed; a world for each 25 of them."""
+    """Run so many points (all when None), chosen and ordered by the seed; a world for each 25 of them.
+
+    After so many minutes no further point is begun.
+    """
     rng, begin = random.Random(seed), time.monotonic()
     counts = measure(folder / "clean", slices)
     every = [*call_points(counts), *named_steps(slices)]
@@ -94,7 +104,10 @@ def run(
     outcomes: list[Outcome] = []
     faults: list[str] = []
     for number, start in enumerate(range(0, len(picked), WORLD_SIZE)):
-        done, wrong = run_world(folder / f"world-{number}", picked[start : start + WORLD_SIZE], slices, say)
+        if time.monotonic() - begin > 60 * minutes:
+            break
+        some = picked[start : start + WORLD_SIZE]
+        done, wrong = run_world(folder / f"world-{number}", some, slices, say, until=begin + 60 * minutes)
         outcomes += done
         faults += wrong
     return report_of(outcomes, faults, seed=seed, slices=slices, seconds=time.monotonic() - begin)
@@ -126,15 +139,18 @@ def run_world(
     say: Callable[[str], object],
     *,
     return_limit_s: float = RETURN_LIMIT_S,
+    until: float = math.inf,
 ) -> tuple[list[Outcome], list[str]]:
     """Run points one after the other in one world, then ask the oracle; clean worlds are removed.
 
-    Who is not back at work after `return_limit_s` has failed.
+    No point is begun after `until` (monotonic clock). Who is not back at work after `return_limit_s` has failed.
     """
     outcomes: list[Outcome] = []
     with World(folder, slices=slices) as world:
         world.start(*ROLES)
         for point in points:
+            if time.monotonic() > until:
+                break
             outcome = run_point(world, point, return_limit_s)
             outcomes.append(outcome)
             say(
@@ -280,12 +296,20 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=None, help="how many (default: all)")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is printed")
     parser.add_argument("--slices", type=int, default=30)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no point after so many (default: no limit)"
+    )
     parser.add_argument("--json", type=Path, default=None, help="where the report goes")
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**6)
     folder = Path(tempfile.mkdtemp(prefix="drill-"))
     report = run(
-        folder, points=asked.points, seed=seed, say=lambda line: print(line, flush=True), slices=asked.slices
+        folder,
+        points=asked.points,
+        seed=seed,
+        say=lambda line: print(line, flush=True),
+        slices=asked.slices,
+        minutes=asked.minutes,
     )
     summary = {key: value for key, value in asdict(report).items() if key not in ("outcomes",)}
     print(json.dumps(summary, indent=2))

@@ -92,7 +92,7 @@ def test_a_group_is_all_or_nothing(scene):
 
 
 def test_those_who_come_while_one_commits_share_the_next_transaction(scene, folder, monkeypatch):
-    commits, groups, gate = GroupCommit(scene.store.index), [], threading.Event()
+    commits, groups, gate = GroupCommit(scene.store.index, scene.store.health), [], threading.Event()
     add = Index.add_instances
 
     def slow(index, new):
@@ -117,7 +117,7 @@ def test_those_who_come_while_one_commits_share_the_next_transaction(scene, fold
 
 
 def test_one_bad_arrival_spoils_no_other(scene, folder, monkeypatch):
-    commits = GroupCommit(scene.store.index)
+    commits = GroupCommit(scene.store.index, scene.store.health)
     add = Index.add_instances
 
     def picky(index, new):
@@ -145,4 +145,4 @@ def test_everybody_hears_that_there_is_no_database(scene, folder, monkeypatch):
     monkeypatch.setattr(Index, "add_instances", unavailable)
 
     with pytest.raises(DatabaseUnavailableError):
-        GroupCommit(scene.store.index).commit(scene.draft("1.2.1"), folder)
+        GroupCommit(scene.store.index, scene.store.health).commit(scene.draft("1.2.1"), folder)
