@@ -122,6 +122,7 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
 
 ENGINE_DETAILS: Final[Mapping[str, str]] = {
     "NOISE_UNCERTAIN": "The noise could not be measured well enough to remove it: the estimators disagree.",
+    "NO_NOISE": "There is no noise that could be removed: every value would stay as it is.",
     "NOISE_TOO_HIGH": "There is more noise than the model was trained on.",
     "shape": "The enhanced volume has another shape.",
     "geometry": "The enhanced volume lies elsewhere.",

@@ -32,6 +32,8 @@ SAME_POSITION_MM = 0.01
 _PIXEL_SPACING_SHARE = 1e-4
 _FAR_MM = 1e5
 """No patient is a hundred metres away, and no pixel is as wide."""
+_FINEST_MM = 1e-4
+"""No pixel of a scanner is finer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +223,7 @@ def _is_usable(positions: Floats, orientations: Floats, spacings: Floats) -> boo
         and np.isfinite(orientations).all()
         and np.isfinite(spacings).all()
         and np.abs(positions).max() < _FAR_MM
-        and (spacings > 0).all()
+        and (spacings >= _FINEST_MM).all()
         and (spacings < _FAR_MM).all()
         and (np.abs(np.linalg.norm(row, axis=1) - 1) <= UNIT_TOLERANCE).all()
         and (np.abs(np.linalg.norm(column, axis=1) - 1) <= UNIT_TOLERANCE).all()

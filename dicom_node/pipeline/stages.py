@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dicom_node.errors import DeriveError, NodeError, Reason, ReasonedError
 from dicom_node.imaging.assembly import AssemblyPolicy
 from dicom_node.imaging.derivation import DerivationPolicy, Provenance
@@ -178,7 +180,10 @@ def run_attempt(
 def enhance_volumes(
     source: SourceSeries, enhancer: Enhancer, options: EnhanceOptions, progress: Progress, cancel: CancelToken
 ) -> tuple[EnhancementResult, ...]:
-    """volumes -> enhanced, one after the other; one that is refused ends the job and is named."""
+    """volumes -> enhanced, one after the other; one that is refused ends the job and is named.
+
+    A series in which no stored value would change ends it as well: a copy is no derived series.
+    """
     sizes = [part.volume.array.size for part in source.volumes]
     results, done = [], 0
     for part, size in zip(source.volumes, sizes, strict=True):
@@ -188,7 +193,16 @@ def enhance_volumes(
                 enhance(part.volume, enhancer, options, _within(progress, first=first, share=share), cancel)
             )
         done += size
+    meant = options.strength == 0 or enhancer.identity.name.startswith("identity")
+    if not meant and not any(map(_changes, source.volumes, results)):
+        raise DeriveError(Reason.OUT_OF_RANGE, "NO_NOISE: no stored value would change")
     return tuple(results)
+
+
+def _changes(part: SourceVolume, result: EnhancementResult) -> bool:
+    """Whether any voxel changes by half a stored value or more."""
+    slices = zip(part.slices, part.volume.array, result.volume.array, strict=False)
+    return any(float(np.abs(after - before).max()) >= 0.5 * abs(one.slope) for one, before, after in slices)
 
 
 def guard_volumes(source: SourceSeries, results: Sequence[EnhancementResult]) -> tuple[GuardReport, ...]:

@@ -370,6 +370,7 @@ for _bad in (
     b"1e308\\1e308",
     b"0,9\\0,9",
     b"0.9",
+    b"1e-40\\1e-40",
     b"",
     b"abc\\def",
 ):
@@ -513,6 +514,12 @@ edited(
     Reason.DECODE_ERROR,
     lambda ds: setattr(ds, "PixelData", ds.PixelData + bytes(128)),
 )
+
+
+@case(FAILED, Reason.OUT_OF_RANGE)
+def nothing_but_air(folder: Path, material: Material) -> None:
+    air = replace(material.ct, array=np.full_like(material.ct.array, -1000))
+    write_ct_series(air, folder, style=CT_STYLE)
 
 
 @case(FAILED, Reason.UNSUPPORTED_PIXELS)
