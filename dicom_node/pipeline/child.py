@@ -16,7 +16,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO
 
@@ -102,11 +104,18 @@ def derived_as_json(instance: DerivedInstance) -> dict[str, Any]:
     return {**asdict(instance), "path": str(instance.path)}
 
 
+def _go_first() -> None:
+    """When memory runs out, the kernel shall end this process and its decoders, not the receiver (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+
+
 def main() -> None:
     """Keep the protocol's pipe to ourselves and send everything libraries print to standard error."""
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     configure()
+    _go_first()
     child = Child(Mouth(protocol))
     threading.Thread(target=child.listen, args=(sys.stdin,), daemon=True).start()
     child.serve()

@@ -22,8 +22,9 @@ MINUTE = timedelta(minutes=1)
 MakeSpec = Callable[..., AttemptSpec]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def process() -> Iterator[EnhancementProcess]:
+    """One for all, as a worker has it: whatever one test does to it, it serves the next."""
     running = EnhancementProcess()
     yield running
     running.stop()
@@ -108,6 +109,14 @@ def test_a_cancel_ends_the_attempt_even_when_the_process_does_not_listen(
     Timer(0.3, process.cancel).start()
     with pytest.raises(AttemptCanceledError):
         process.run(make_spec(), time_limit=MINUTE, heard=ignore)
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux")
+def test_a_process_that_is_out_of_memory_goes_before_the_receiver(
+    process: EnhancementProcess, make_spec: MakeSpec
+) -> None:
+    process.run(make_spec(enhancer="identity"), time_limit=MINUTE, heard=ignore)
+    assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
 
 
 def test_a_changed_source_is_refused_before_anything_is_computed(
