@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from dicom_node.demo.bench import RunningNode, free_port
 from dicom_node.imaging.phantom_series import write_ct_series, write_mr_series
@@ -172,7 +173,7 @@ def node(orthanc: Orthanc, tmp_path: Path) -> Iterator[RunningNode]:
     orthanc.raw("PUT", "/modalities/enhance", json.dumps(["ENHANCE", host, port]).encode())
     running.start()
     yield running
-    running.stop()
+    running.kill()  # how it drains is asked elsewhere, and takes seconds
 
 
 def _data(folder: str) -> list[Path]:
@@ -180,15 +181,34 @@ def _data(folder: str) -> list[Path]:
     return sorted((root / "dicom" / folder).glob("*.dcm"))
 
 
-@pytest.fixture(scope="session", params=["ct", "mr"])
+_WHOLE = pytest.mark.drill
+"""Whole scans: minutes each, so by their own command (`pytest -m drill orthanc_test`)."""
+
+
+@pytest.fixture(
+    scope="session",
+    params=["ct", "mr", pytest.param("ct-whole", marks=_WHOLE), pytest.param("mr-whole", marks=_WHOLE)],
+)
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A real CT (64 slices) or MR (192 slices) series; a generated one where the scans are absent."""
-    folder = {"ct": "ct-chest-5mm-soft", "mr": "mr-t1-sagittal"}[request.param]
+    """The middle of a real CT or MR series, or the whole (64 and 192 slices); generated where scans are absent."""
+    kind, _, whole = request.param.partition("-")
+    folder = {"ct": "ct-chest-5mm-soft", "mr": "mr-t1-sagittal"}[kind]
     real = _data(folder)
+    target = tmp_path_factory.mktemp(f"source-{request.param}")
     if real:
-        return real
+        return real if whole else _middle(real, {"ct": 16, "mr": 48}[kind], target)
     clean = head_phantom()
-    target = tmp_path_factory.mktemp(f"generated-{request.param}")
-    if request.param == "ct":
+    if kind == "ct":
         return write_ct_series(noisy_ct(clean, 20.0, seed=5), target)
     return write_mr_series(noisy_mr(clean, 20.0, seed=5), target)
+
+
+def _middle(paths: list[Path], count: int, target: Path) -> list[Path]:
+    """Copy the slices around the middle of a series into a folder of their own."""
+
+    def position(path: Path) -> float:
+        return float(dcmread(path, stop_before_pixels=True).InstanceNumber)
+
+    ordered = sorted(paths, key=position)
+    first = (len(ordered) - count) // 2
+    return [Path(shutil.copy(path, target)) for path in ordered[first : first + count]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,21 +56,39 @@ def archive_port() -> int:
 @pytest.fixture
 def start_archive(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Archive]]:
     """Start the scripted archive on the configured port."""
-    running: list[Archive] = []
-
-    def start(answer: Callable[[str], int] = lambda _uid: 0x0000) -> Archive:
-        archive = Archive(tmp_path / "archive", port=archive_port, answer=answer)
-        running.append(archive.__enter__())
-        return archive
-
-    yield start
-    for archive in running:
-        archive.__exit__(None, None, None)
+    with _archives(tmp_path, archive_port) as start:
+        yield start
 
 
 @pytest.fixture
 def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., RunningNode]]:
     """Start a node in processes of its own; killed at the end if a test left it running."""
+    with _nodes(tmp_path, archive_port) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningNode, Archive]]:
+    """One node and its archive for the tests of a module that do not mind what was sent before."""
+    folder, port = tmp_path_factory.mktemp("site"), free_port()
+    with _archives(folder, port) as archive, _nodes(folder, port) as node:
+        yield node(), archive()
+
+
+@contextmanager
+def _archives(folder: Path, port: int) -> Iterator[Callable[..., Archive]]:
+    """Start archives that end with the block."""
+    with ExitStack() as running:
+
+        def start(answer: Callable[[str], int] = lambda _uid: 0x0000) -> Archive:
+            return running.enter_context(Archive(folder / "archive", port=port, answer=answer))
+
+        yield start
+
+
+@contextmanager
+def _nodes(folder: Path, archive_port: int) -> Iterator[Callable[..., RunningNode]]:
+    """Start nodes that are killed at the end of the block."""
     nodes: list[RunningNode] = []
 
     def start(
@@ -79,25 +98,29 @@ def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Runn
         extra: str = "",
         name: str = "node",
         database: str | None = None,
+        run: bool = True,
     ) -> RunningNode:
-        config = tmp_path / name / "node.yaml" if name != "node" else tmp_path / "node.yaml"
+        config = folder / name / "node.yaml" if name != "node" else folder / "node.yaml"
         config.parent.mkdir(exist_ok=True)
         config.write_text(
             CONFIG.format(
                 port=free_port(),
                 archive_port=archive_port,
-                directory=directory or tmp_path / "node-data",
+                directory=directory or folder / "node-data",
                 # Beside the spool, not in it, so that a full spool is not also a full database.
-                database=database or f"sqlite:///{tmp_path / 'node.db'}",
+                database=database or f"sqlite:///{folder / 'node.db'}",
                 reserve=reserve,
             )
             + extra
         )
         node = RunningNode(config)
         nodes.append(node)
-        node.start()
+        if run:
+            node.start()
         return node
 
-    yield start
-    for node in nodes:
-        node.kill()
+    try:
+        yield start
+    finally:
+        for node in nodes:
+            node.kill()

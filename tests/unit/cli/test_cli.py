@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,18 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `init` writes."""
+    folder = tmp_path_factory.mktemp("template")
+    assert run("init", cwd=folder).returncode == 0
+    return folder / "node.yaml"
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
+def site(tmp_path: Path, template: Path) -> Path:
     """A folder with a freshly written configuration."""
-    assert run("init", cwd=tmp_path).returncode == 0
+    shutil.copy(template, tmp_path)
     return tmp_path
 
 
