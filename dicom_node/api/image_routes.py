@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -23,6 +24,11 @@ Place = Annotated[int, Path(ge=0, le=1_000_000)]
 Centre = Annotated[float | None, Query(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Width = Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)]
 _PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
+# Layers with a window of their own; the others share the one of the source.
+_AUTOMATIC: Mapping[Layer, Callable[[Slice], Window]] = {
+    Layer.DIFFERENCE: rendering.symmetric,
+    Layer.UNCERTAINTY: rendering.upwards,
+}
 _TOLD_EVERY = timedelta(minutes=15)
 _PRIVATE = {"Cache-Control": "private, max-age=300"}
 
@@ -48,6 +54,7 @@ class StackOut(BaseModel):
     unit: str
     windows: list[WindowOut]
     difference: WindowOut | None
+    uncertainty: WindowOut | None
 
 
 class QualityOut(BaseModel):
@@ -109,8 +116,8 @@ def job_slice(
     """One slice of a layer of an enhancement as PNG; source and derived share their window."""
     shown = desk.images.of_job(job_id)
     values = desk.images.layer_slice(shown, layer, place)
-    if layer is Layer.DIFFERENCE:
-        window = Window(centre or 0.0, width) if width is not None else rendering.symmetric(values)
+    if layer in _AUTOMATIC:
+        window = _AUTOMATIC[layer](values) if width is None else Window(centre or 0.0, width)
         return _png(values, window, inverted=False)
     if centre is not None and width is not None:
         window = Window(centre, width)
@@ -140,9 +147,11 @@ def _stack_out(desk: Desk, shown: Shown) -> StackOut:
     stack, is_ct = shown.source, shown.modality == "CT"
     middle = desk.images.slice_of(stack, shown.middle)
     windows = rendering.CT_PRESETS if is_ct else {"automatic": rendering.automatic(middle)}
-    difference = None
-    if Layer.DIFFERENCE in shown.layers:
-        difference = rendering.symmetric(desk.images.layer_slice(shown, Layer.DIFFERENCE, shown.middle))
+    own = {
+        layer: _window_out(layer, automatic(desk.images.layer_slice(shown, layer, shown.middle)))
+        for layer, automatic in _AUTOMATIC.items()
+        if layer in shown.layers
+    }
     return StackOut(
         layers=[layer.value for layer in shown.layers],
         slices=len(stack.paths),
@@ -153,7 +162,8 @@ def _stack_out(desk: Desk, shown: Shown) -> StackOut:
         modality=shown.modality,
         unit="HU" if is_ct else "",
         windows=[_window_out(name, window) for name, window in windows.items()],
-        difference=_window_out("difference", difference) if difference else None,
+        difference=own.get(Layer.DIFFERENCE),
+        uncertainty=own.get(Layer.UNCERTAINTY),
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from dicom_node.desk.maps import PARAMETRIC_MAP, Map, find_map
 from dicom_node.errors import NodeError, Reason, ReasonedError
 from dicom_node.imaging.decoders import Decoders, Frame, read_cells
 from dicom_node.imaging.elements import number, numbers, quiet
@@ -42,6 +43,7 @@ class Layer(StrEnum):
     SOURCE = "source"
     DERIVED = "derived"
     DIFFERENCE = "difference"
+    UNCERTAINTY = "uncertainty"
 
 
 class NoImageError(NodeError):
@@ -68,11 +70,15 @@ class Shown:
     modality: str
     source: Stack
     derived: Stack | None = None
+    uncertainty: Map | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What can be shown."""
-        return (Layer.SOURCE,) if self.derived is None else tuple(Layer)
+        if self.derived is None:
+            return (Layer.SOURCE,)
+        certain = (Layer.SOURCE, Layer.DERIVED, Layer.DIFFERENCE)
+        return certain if self.uncertainty is None else (*certain, Layer.UNCERTAINTY)
 
     @property
     def middle(self) -> int:
@@ -130,6 +136,8 @@ class Images:
         """One slice of a layer; the difference is derived less source. Raises what `slice_of` does."""
         if layer is Layer.SOURCE:
             return self.slice_of(shown.source, position)
+        if layer is Layer.UNCERTAINTY:
+            return _map_slice(shown, position)
         if shown.derived is None:
             raise NoImageError("there are no stored images")
         derived = self.slice_of(shown.derived, position)
@@ -160,9 +168,13 @@ class Images:
         series = self._store.index.get_series(job.series_id)
         wanted = job.spec.get("source") or ()
         source = self._stack(("source", job_id, job.token), lambda: [Path(item["path"]) for item in wanted])
-        files = [item.path for item in self._store.index.derived(job_id)]
+        made = self._store.index.derived(job_id)
+        # Maps and reports are series of their own, committed behind the images.
+        files = [item.path for item in made if item.series_instance_uid == made[0].series_instance_uid]
         derived = self._stack(("derived", job_id, job.token), lambda: files) if files else None
-        return Shown(series.id, series.modality, source, derived)
+        maps = [item.path for item in made if item.sop_class_uid == PARAMETRIC_MAP]
+        size = {"slices": len(source.paths), "rows": source.rows, "columns": source.columns}
+        return Shown(series.id, series.modality, source, derived, find_map(maps, **size) if maps else None)
 
     def _known(self, key: tuple[str, int], read: Callable[[], Shown]) -> Shown:
         """What was read a moment ago: scrolling asks sixty times a second, and a job names hundreds of files."""
@@ -200,6 +212,14 @@ class Images:
                 while len(self._stacks) > _STACKS:
                     self._stacks.popitem(last=False)
             return stack
+
+
+def _map_slice(shown: Shown, position: int) -> Slice:
+    if shown.uncertainty is None:
+        raise NoImageError("no uncertainty was computed, or its map does not fit the images")
+    if position >= len(shown.source.paths):
+        raise NotFoundError("slice", position)
+    return shown.uncertainty.frame(position)
 
 
 def order(files: Sequence[Path]) -> Stack:

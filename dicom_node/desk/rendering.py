@@ -44,6 +44,12 @@ def symmetric(values: Slice) -> Window:
     return Window(0.0, 2.0 * max(spread, 1e-6))
 
 
+def upwards(values: Slice) -> Window:
+    """A window from nought that shows what is never negative, up to the 99.5th percentile."""
+    width = max(float(np.percentile(values[::2, ::2], 99.5)), 1e-6)
+    return Window(width / 2, width)
+
+
 def to_grey(values: Slice, window: Window, *, inverted: bool = False) -> NDArray[np.uint8]:
     """Spread the window over 0 to 255; linear, both ends included (PS3.3 C.11.2.1.3.2, LINEAR_EXACT)."""
     scaled = (values - np.float32(window.centre)) * np.float32(255.0 / window.width) + np.float32(127.5)

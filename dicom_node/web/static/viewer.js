@@ -11,7 +11,7 @@ const base = viewer.dataset.images;
 const blinded = viewer.dataset.blinded;
 const isJob = viewer.dataset.job !== undefined;
 const field = (id) => document.getElementById(id);
-const state = { slice: 0, centre: 0, width: 1, zoom: 1, x: 0, y: 0, difference: 1, blink: false, shown: [] };
+const state = { slice: 0, centre: 0, width: 1, zoom: 1, x: 0, y: 0, blink: false, shown: [] };
 let stack;
 let panes = [];
 
@@ -22,8 +22,8 @@ let wanted = [];
 let running = 0;
 
 function address(layer, slice) {
-  const query = layer === "difference" ? `centre=0&width=${state.difference}` : layer === "uncertainty" ? "" : `centre=${state.centre}&width=${state.width}`;
-  return `${base}${isJob ? `/${layer}` : ""}/${slice}.png${query ? `?${query}` : ""}`;
+  const { centre, width } = stack[layer] ?? state;  // difference and uncertainty have a window of their own
+  return `${base}${isJob ? `/${layer}` : ""}/${slice}.png?centre=${centre}&width=${width}`;
 }
 
 function pump() {
@@ -33,9 +33,12 @@ function pump() {
     running += 1;
     const image = new Image();
     images.set(url, image);
-    image.onload = () => { running -= 1; image.ready = true; draw(); pump(); };
-    image.onerror = () => { running -= 1; images.delete(url); failed(url); pump(); };
     image.src = url;
+    // Decoded away from the page's own thread, and drawn only if it is still looked at.
+    image.decode().then(
+      () => { running -= 1; image.ready = true; if (panes.some((pane) => pane.url === url)) draw(); pump(); },
+      () => { running -= 1; images.delete(url); failed(url); pump(); },
+    );
     while (images.size > KEPT) images.delete(images.keys().next().value);
   }
 }
@@ -98,7 +101,7 @@ function makePane(name, layer) {
   pane.caption = () => {
     const now = layer();
     if (!blinded) title.textContent = NAMES[now] ?? now;
-    const window_ = now === "difference" ? `±${round(state.difference / 2)}` : `C ${round(state.centre)} W ${round(state.width)}`;
+    const window_ = now === "difference" ? `±${round(stack.difference.width / 2)}` : now === "uncertainty" ? `0 to ${round(stack.uncertainty.width)}` : `C ${round(state.centre)} W ${round(state.width)}`;
     right.textContent = `${state.slice + 1} / ${stack.slices}   ${window_} ${stack.unit}`;
     canvas.setAttribute("aria-label", `${title.textContent}, slice ${state.slice + 1} of ${stack.slices}`);
   };
@@ -230,7 +233,6 @@ async function start() {
     button.addEventListener("click", () => setWindow(preset.centre, preset.width, preset.name));
     field("presets").append(button);
   }
-  state.difference = stack.difference?.width ?? 1;
   state.slice = Math.floor(stack.slices / 2);
   state.way = 1;
   field("slice").max = stack.slices - 1;

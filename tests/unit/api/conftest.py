@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.profiles import CHEAPEST
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydicom import dcmread
 
 from config.imaging import AssemblySection, DerivationSection
 from config.sections import Peer, Route, StorageSection
@@ -295,8 +296,11 @@ class Scans:
         assert self.store.index.close_series(series, record.revision, event="close", job=job)
         return self.store.jobs.list(series_id=series)[0].id
 
-    def enhanced(self, **how) -> int:
-        """A received series with a derived one that is less noisy; the number of its enhancement."""
+    def enhanced(self, *, accompany: Callable[[list[Path]], Path] | None = None, **how) -> int:
+        """A received series with a derived one that is less noisy; the number of its enhancement.
+
+        `accompany` makes one more file from the derived ones, to be committed behind them.
+        """
         series = self.series(**how)
         shape = {name: how[name] for name in ("slices", "side") if name in how}
         number = self.close(series)
@@ -308,13 +312,14 @@ class Scans:
             self.volume(level=0.8, **shape), folder, style=PhantomStyle(study_key=f"derived-{number}")
         )
         derived = []
-        for position, path in enumerate(sorted(files)):
-            header = read_header(path)
+        companions = [accompany(files)] if accompany else []
+        for position, path in enumerate([*sorted(files), *companions]):
+            header = dcmread(path, stop_before_pixels=True)
             derived.append(
                 NewDerived(
-                    sop_class_uid=header.sop_class_uid,
-                    sop_instance_uid=header.sop_instance_uid,
-                    series_instance_uid=header.series_instance_uid,
+                    sop_class_uid=header.SOPClassUID,
+                    sop_instance_uid=header.SOPInstanceUID,
+                    series_instance_uid=header.SeriesInstanceUID,
                     transfer_syntax_uid="1.2.840.10008.1.2.1",
                     path=path,
                     digest="0" * 64,

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+from highdicom import PlanePositionSequence, VOILUTTransformation
+from highdicom.pm import ParametricMap, RealWorldValueMapping
+from highdicom.sr.coding import CodedConcept
 from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from dicom_node.desk.images import Images, Layer
 from dicom_node.desk.quality import radial_spectrum
@@ -45,6 +51,47 @@ def test_slices_come_in_the_order_of_the_stack_and_in_one_window(viewer, scans):
     ramp = to_grey(np.broadcast_to(np.linspace(-200, 200, 32, dtype=np.float32), (32, 32)), Window(0, 400))
     assert np.abs(derived.astype(int) - ramp).std() < np.abs(source[3].astype(int) - ramp).std()
     assert abs(float(difference.mean()) - 127) < 10
+
+
+def uncertainty_map(files: list[Path], *, frames: int | None = None) -> Path:
+    """A map of 10 HU in the first slice of the stack, 20 in the second and so on, its frames in reverse order."""
+    images = sorted((dcmread(path) for path in files), key=lambda ds: -ds.ImagePositionPatient[2])[:frames]
+    steps = np.arange(len(images), 0, -1, dtype=np.float32)
+    values = np.ones((len(images), images[0].Rows, images[0].Columns), np.float32) * steps[:, None, None] * 10
+    hu = CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
+    mapping = RealWorldValueMapping("UNCERTAINTY", "Uncertainty", hu, (0.0, 100.0), slope=1.0, intercept=0.0)
+    made = ParametricMap(
+        images, values, generate_uid(), 9, generate_uid(), 1, "Maker", "Model", "1", "0",
+        contains_recognizable_visual_features=True, real_world_value_mappings=[mapping],
+        voi_lut_transformations=[VOILUTTransformation(window_center=50, window_width=100)],
+        plane_positions=[PlanePositionSequence("PATIENT", ds.ImagePositionPatient) for ds in images],
+    )  # fmt: skip
+    path = files[0].with_name("map.dcm")
+    made.save_as(path)
+    return path
+
+
+def test_an_uncertainty_that_was_computed_is_a_layer_slice_by_slice(viewer, scans):
+    job = scans.enhanced(slices=4, accompany=uncertainty_map)
+    path = f"/api/v1/jobs/{job}/images"
+
+    seen = viewer.get(path).json()
+
+    assert seen["layers"] == ["source", "derived", "difference", "uncertainty"]
+    assert seen["slices"] == 4
+    assert seen["uncertainty"] == {"name": "uncertainty", "centre": 15.0, "width": 30.0}  # of the third slice
+    window = {"centre": 50, "width": 100}
+    greys = [pixels(viewer.get(f"{path}/uncertainty/{n}.png", params=window)) for n in range(4)]
+    assert [int(grey.mean()) for grey in greys] == [25, 51, 76, 102]
+    assert viewer.get(f"{path}/uncertainty/4.png").status_code == 404
+    assert viewer.get(f"/api/v1/jobs/{job}/quality").status_code == 200
+
+
+def test_a_map_that_does_not_fit_the_images_is_no_layer(viewer, scans):
+    job = scans.enhanced(slices=4, accompany=lambda files: uncertainty_map(files, frames=3))
+
+    assert viewer.get(f"/api/v1/jobs/{job}/images").json()["layers"] == ["source", "derived", "difference"]
+    assert viewer.get(f"/api/v1/jobs/{job}/images/uncertainty/0.png").status_code in (404, 422)
 
 
 def test_a_received_series_is_shown_without_a_job(viewer, scans):
