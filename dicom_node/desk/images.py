@@ -17,20 +17,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 
 from dicom_node.desk.maps import PARAMETRIC_MAP, Map, find_map
 from dicom_node.errors import NodeError, Reason, ReasonedError
 from dicom_node.imaging.decoders import Decoders, Frame, read_cells
-from dicom_node.imaging.elements import number, numbers, quiet
+from dicom_node.imaging.elements import number, numbers
 from dicom_node.imaging.parsing import read_dataset, read_instance, transfer_syntax
 from dicom_node.imaging.pixels import pixel_format
+from dicom_node.imaging.slice_place import slice_place
 from storage.errors import NotFoundError, StorageError
 from storage.states import JobKind
 from storage.store import Store
 
 Slice = NDArray[np.float32]  # (rows, columns), real values
-_HEADER = ["ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"]
 _LARGEST_SIDE = 8192
 _STACKS = 64
 _KNOWN_S = 2.0
@@ -255,12 +254,7 @@ def decode(path: Path, decoders: Decoders) -> Slice:
 
 def _place(path: Path, normal: NDArray[np.float64] | None) -> float:
     """Where the slice lies along the normal; by instance number where it does not say."""
-    try:
-        with quiet():
-            ds = dcmread(path, stop_before_pixels=True, specific_tags=_HEADER)
-    except Exception:  # the file is told of when its slice is asked for
-        return 0.0
-    position = numbers(ds, "ImagePositionPatient")
-    if normal is not None and position and len(position) == 3:
-        return float(np.dot(normal, position))
-    return number(ds, "InstanceNumber") or 0.0
+    found = slice_place(path)
+    if normal is not None and found.position is not None:
+        return float(np.dot(normal, found.position))
+    return found.number or 0.0

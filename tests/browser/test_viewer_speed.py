@@ -47,10 +47,9 @@ async ([steps, pace]) => {
 @pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_the_first_image_comes_at_once_and_scrolling_keeps_up(browser, line, store):
-    jobs = [line.enhanced(slices=SLICES, side=SIDE) for _ in range(2)]
     looks = {
         "received series": [f"/series/{line.series(slices=SLICES, side=SIDE)}/view" for _ in range(2)],
-        "source, derived, difference": [f"/jobs/{job}/view" for job in jobs],
+        "source, derived, difference": [f"/jobs/{line.enhanced(slices=SLICES, side=SIDE)}/view"],
     }
     page = browser.page(Role.VIEWER, "/overview")
     page.add_init_script(WATCH)
