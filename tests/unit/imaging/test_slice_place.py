@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -38,9 +38,9 @@ def written(image: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian, **
     for name, value in how.items():
         setattr(ds, name, value)
     ds.file_meta.TransferSyntaxUID = syntax
-    ds.save_as(
-        path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian
-    )
+    order = {"implicit_vr": syntax == ImplicitVRLittleEndian, "little_endian": syntax != ExplicitVRBigEndian}
+    swapped = syntax == ExplicitVRBigEndian
+    dcmwrite(path, ds, force_encoding=swapped, enforce_file_format=not swapped, **order)
     return path
 
 
