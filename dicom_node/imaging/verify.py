@@ -42,6 +42,7 @@ from dicom_node.imaging.verify_model import (
     VerificationReport,
     sum_up,
 )
+from dicom_node.imaging.verify_noise import noise_of
 from dicom_node.imaging.verify_sides import by_volume, files_of, other_series, read_slice
 
 __all__ = ["Check", "VerificationLimits", "VerificationReport", "verify_series"]
@@ -112,24 +113,25 @@ def verify_series(
     with ExitStack() as stack:
         pool = decoders if decoders is not None else stack.enter_context(Decoders())
         pairs, unpaired, paths = _pair(own, made, limits, pool, keeps_overlays=policy.overlays == "keep")
-    series = SeriesPair(
-        sources=tuple(piece for _, piece in own),
-        derived=tuple(piece for _, piece in made),
-        pairs=pairs,
-        volumes=by_volume(pairs),
-        unpaired=unpaired,
-        others=other_series(found, homes),
-        emitted=emitted,
-        policy=policy,
-        limits=limits,
-        verified_at=datetime.now().astimezone(),
-    )
-    checks = []
-    for number, title, function in ASSERTIONS:
-        asked = validators and number == verify_tools.VALIDATOR_ASSERTION
-        tools = verify_tools.validators_see_nothing_new(paths) if asked else ()
-        checks.append(sum_up(number, title, chain(function(series), tools)))
-    return VerificationReport(tuple(checks), verify_pixels.bias_of(series))
+        series = SeriesPair(
+            sources=tuple(piece for _, piece in own),
+            derived=tuple(piece for _, piece in made),
+            pairs=pairs,
+            volumes=by_volume(pairs),
+            unpaired=unpaired,
+            others=other_series(found, homes),
+            emitted=emitted,
+            policy=policy,
+            limits=limits,
+            verified_at=datetime.now().astimezone(),
+            noise_of=lambda volume: noise_of(volume, lambda pair: _cells(pair.source, pool)),
+        )
+        checks = []
+        for number, title, function in ASSERTIONS:
+            asked = validators and number == verify_tools.VALIDATOR_ASSERTION
+            tools = verify_tools.validators_see_nothing_new(paths) if asked else ()
+            checks.append(sum_up(number, title, chain(function(series), tools)))
+        return VerificationReport(tuple(checks), verify_pixels.bias_of(series))
 
 
 def _left_out(headers: Sequence[InstanceHeader]) -> frozenset[str]:

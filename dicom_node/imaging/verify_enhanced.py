@@ -42,6 +42,7 @@ from dicom_node.imaging.verify_model import (
     VerificationReport,
     sum_up,
 )
+from dicom_node.imaging.verify_noise import noise_of
 from dicom_node.imaging.verify_sides import by_volume, files_of, other_series, read_slice
 
 _OWN_EVIDENCE: Final = (PER_FRAME, SHARED, "SourceImageEvidenceSequence", "DeviceSerialNumber")
@@ -72,14 +73,14 @@ def verify_enhanced_series(
     with ExitStack() as stack:
         pool = decoders if decoders is not None else stack.enter_context(Decoders())
         frames = _pair_frames(objects, paths, pool)
-    sides: Sides = (objects, frames)
-    checks = []
-    for number, title, asked in ENHANCED_ASSERTIONS:
-        tools = validators and number == verify_tools.VALIDATOR_ASSERTION
-        found = chain.from_iterable(function(sides[level]) for level, function in asked)
-        more = verify_tools.validators_see_nothing_new(paths) if tools else ()
-        checks.append(sum_up(number, title, chain(found, more)))
-    return VerificationReport(tuple(checks), verify_pixels.bias_of(frames))
+        sides: Sides = (objects, frames)
+        checks = []
+        for number, title, asked in ENHANCED_ASSERTIONS:
+            tools = validators and number == verify_tools.VALIDATOR_ASSERTION
+            found = chain.from_iterable(function(sides[level]) for level, function in asked)
+            more = verify_tools.validators_see_nothing_new(paths) if tools else ()
+            checks.append(sum_up(number, title, chain(found, more)))
+        return VerificationReport(tuple(checks), verify_pixels.bias_of(frames))
 
 
 def _pair_objects(
@@ -124,8 +125,10 @@ def _pair_frames(objects: SeriesPair, paths: Sequence[tuple[Path, Path]], decode
     pairs: list[Pair] = []
     sources: list[Slice] = []
     made: list[Slice] = []
+    read: list[Frame] = []
     for before, after in paths:
-        ones, others, facts = _both_sides(before, after, objects.limits, decoders)
+        ones, others, facts, frames = _both_sides(before, after, objects.limits, decoders)
+        read += frames
         for one, other, fact in zip(ones, others, facts, strict=False):
             pairs.append(Pair(len(pairs) + 1, one, other, fact))
         sources += ones
@@ -137,15 +140,17 @@ def _pair_frames(objects: SeriesPair, paths: Sequence[tuple[Path, Path]], decode
         pairs=tuple(pairs),
         volumes=by_volume(pairs),
         unpaired=(),
+        noise_of=lambda volume: noise_of(volume, lambda pair: read_cells(read[pair.number - 1], decoders)),
     )
 
 
 def _both_sides(
     source: Path, derived: Path, limits: VerificationLimits, decoders: Decoders
-) -> tuple[list[Slice], list[Slice], list[PixelFacts]]:
-    """The frames of both objects, and how the pixels of each pair compare."""
+) -> tuple[list[Slice], list[Slice], list[PixelFacts], list[Frame]]:
+    """The frames of both objects, how the pixels of each pair compare, and where those of the source lie."""
     before, after = read_instance(source), read_instance(derived)
-    return _frames(before[0]), _frames(after[0]), _pixel_facts(before, after, limits, decoders)
+    facts, frames = _pixel_facts(before, after, limits, decoders)
+    return _frames(before[0]), _frames(after[0]), facts, frames
 
 
 def _frames(ds: FileDataset) -> list[Slice]:
@@ -160,8 +165,8 @@ def _frames(ds: FileDataset) -> list[Slice]:
 
 def _pixel_facts(
     before: _Instance, after: _Instance, limits: VerificationLimits, decoders: Decoders
-) -> list[PixelFacts]:
-    """Decode both objects frame by frame and compare them; one pair in memory at a time."""
+) -> tuple[list[PixelFacts], list[Frame]]:
+    """Decode both objects frame by frame and compare them, one pair in memory at a time; and the source's frames."""
     flats, dimensions = frames_of(before[0]), dimensions_of(before[0])
     headers = [frame_header(flat, dimensions) for flat in flats]
     layout, count = headers[0].pixels, len(flats)
@@ -171,7 +176,7 @@ def _pixel_facts(
     try:
         sources = _object_frames(before, layout, count)
         enhanced = _object_frames(after, layout, count)
-        return [
+        facts = [
             replace(
                 _compared(flat, header, read_cells(one, decoders), read_cells(other, decoders), limits),
                 derived_bytes=bare.derived_bytes,
@@ -179,8 +184,9 @@ def _pixel_facts(
             )
             for flat, header, one, other in zip(flats, headers, sources, enhanced, strict=True)
         ]
+        return facts, sources
     except UndecodablePixelsError as exc:
-        return [replace(bare, error=exc.detail)] * count
+        return [replace(bare, error=exc.detail)] * count, []
 
 
 def _object_frames(instance: _Instance, layout: PixelFormat, count: int) -> list[Frame]:

@@ -146,6 +146,7 @@ class SeriesPair:
     others    headers of other series that were found beside the source: they share the study
     emitted   SOP Instance UIDs the node used before
     verified_at   when this is judged, aware
+    noise_of  measures the noise of a volume of the source
     """
 
     sources: tuple[Slice, ...]
@@ -158,6 +159,7 @@ class SeriesPair:
     policy: DerivationPolicy
     limits: VerificationLimits
     verified_at: datetime
+    noise_of: Callable[[Sequence[Pair]], float] = lambda _volume: 0.0
 
 
 CheckFunction = Callable[[SeriesPair], Iterable[str]]

@@ -111,8 +111,8 @@ def mean_is_kept(series: SeriesPair) -> Iterator[str]:
 
     The limit is the one that the guards hold an enhancer to, in MR a share of the 99.5th percentile. The
     magnitude of MR lifts a weak signal A under noise sigma by sigma^2 / (2 A) (Gudbjartsson and Patz 1995),
-    which may be taken away; the change itself tells the sigma. Air, where nothing but that lift is seen, says
-    nothing about a bias.
+    which may be taken away; the change itself tells the sigma, and where that does not explain it, the source.
+    Air, where nothing but that lift is seen, says nothing about a bias.
     """
     for number, volume in enumerate(series.volumes, 1):
         facts = [pair.pixels for pair in volume]
@@ -121,6 +121,8 @@ def mean_is_kept(series: SeriesPair) -> Iterator[str]:
             bias, limit, lifted = sum(f.change_sum for f in facts) / measured, series.limits.bias_hu, 0.0
         else:
             bias, limit, lifted = _tissue_bias(facts, series.limits.bias_share)
+            if -bias - lifted > limit:
+                lifted = max(lifted, _lift(facts, series.noise_of(volume) ** 2))
         if max(bias, -bias - lifted) > limit:
             yield f"volume {number}: the mean moved by {bias:.4g}, more than {limit:.4g}"
 
@@ -132,4 +134,9 @@ def _tissue_bias(facts: Sequence[PixelFacts], share: float) -> tuple[float, floa
     seen = np.concatenate([np.zeros(0, np.float32), *(f.sample for f in facts)])
     limit = share * abs(float(np.percentile(seen, _BRIGHT_PERCENTILE))) if seen.size else 0.0
     power = sum(f.signal_power for f in facts) / count - bias**2
-    return bias, limit, 0.5 * power * sum(f.signal_inverse for f in facts) / count
+    return bias, limit, _lift(facts, power)
+
+
+def _lift(facts: Sequence[PixelFacts], power: float) -> float:
+    """What noise of that variance adds to the mean of the signal in MR."""
+    return 0.5 * power * sum(f.signal_inverse for f in facts) / max(sum(f.signal for f in facts), 1)

@@ -177,9 +177,26 @@ def test_the_mean_of_mr_may_move_by_half_a_percent(
     mean = float(mr_volume.array[tissue].mean())
     derive(paths, tmp_path / "little", shift=0.003 * mean)
     derive(paths, tmp_path / "much", shift=0.008 * mean)
+    derive(paths, tmp_path / "dark", shift=-0.008 * mean)
 
     assert verify_series(tmp_path / "source", tmp_path / "little", policy=POLICY).passed
     assert verify_series(tmp_path / "source", tmp_path / "much", policy=POLICY).failed_numbers == (16,)
+    assert verify_series(tmp_path / "source", tmp_path / "dark", policy=POLICY).failed_numbers == (16,)
+
+
+def test_what_the_magnitude_lifted_may_be_taken_away_by_the_noise_of_the_source(
+    mr_volume: Volume, derive: Callable[..., object], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    shape, sigma = (10, 64, 64), 60.0
+    noisy = np.hypot(300 + rng.normal(0, sigma, shape), rng.normal(0, sigma, shape)).astype(np.float32)
+    write_mr_series(replace(mr_volume, array=noisy), tmp_path / "source")
+    paths = sorted((tmp_path / "source").iterdir())
+    derive(paths, tmp_path / "lift", shift=-(sigma**2) / (2 * 300))
+    derive(paths, tmp_path / "more", shift=-2.5 * sigma**2 / (2 * 300))
+
+    assert verify_series(tmp_path / "source", tmp_path / "lift", policy=POLICY).passed
+    assert verify_series(tmp_path / "source", tmp_path / "more", policy=POLICY).failed_numbers == (16,)
 
 
 def test_the_mean_of_dim_tissue_is_held_to_the_brightest_as_the_guards_hold_it(
