@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from storage.errors import IllegalTransitionError
+from storage.states import following
 
 
 class CircuitState(StrEnum):
@@ -81,15 +81,9 @@ OPEN_COMMITMENT_STATES = (CommitmentState.WAITING, CommitmentState.ASKED)
 
 def advance_circuit(state: CircuitState, event: CircuitEvent) -> CircuitState:
     """The state after the event. Raises `IllegalTransitionError` for a pair that the table does not hold."""
-    following = CIRCUIT_TRANSITIONS.get((state, event))
-    if following is None:
-        raise IllegalTransitionError(state, event)
-    return following
+    return following(CIRCUIT_TRANSITIONS, state, event)
 
 
 def advance_commitment(state: CommitmentState, event: CommitmentEvent) -> CommitmentState:
     """The state after the event. Raises `IllegalTransitionError` for a pair that the table does not hold."""
-    following = COMMITMENT_TRANSITIONS.get((state, event))
-    if following is None:
-        raise IllegalTransitionError(state, event)
-    return following
+    return following(COMMITMENT_TRANSITIONS, state, event)

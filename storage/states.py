@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import overload
+from typing import TypeVar, overload
 
 from storage.errors import IllegalTransitionError
 
@@ -150,6 +150,18 @@ OPEN_JOB_STATES = (JobState.PENDING, JobState.RETRY, JobState.RUNNING)
 WAITING_JOB_STATES = (JobState.PENDING, JobState.RETRY)
 
 
+S = TypeVar("S", bound=StrEnum)
+E = TypeVar("E", bound=StrEnum)
+
+
+def following(table: Mapping[tuple[S, E], S], state: S, event: E) -> S:
+    """The state after the event, by a table. Raises `IllegalTransitionError` for a pair that it does not hold."""
+    found = table.get((state, event))
+    if found is None:
+        raise IllegalTransitionError(state, event)
+    return found
+
+
 @overload
 def advance(state: SeriesState, event: SeriesEvent) -> SeriesState: ...
 @overload
@@ -160,13 +172,10 @@ def advance(
     state: SeriesState | JobState | DeliveryState, event: SeriesEvent | JobEvent | DeliveryEvent
 ) -> SeriesState | JobState | DeliveryState:
     """The state after the event, by the tables above. Raises `IllegalTransitionError` for any other pair."""
-    following: SeriesState | JobState | DeliveryState | None = None
     if isinstance(state, SeriesState) and isinstance(event, SeriesEvent):
-        following = SERIES_TRANSITIONS.get((state, event))
-    elif isinstance(state, JobState) and isinstance(event, JobEvent):
-        following = JOB_TRANSITIONS.get((state, event))
-    elif isinstance(state, DeliveryState) and isinstance(event, DeliveryEvent):
-        following = DELIVERY_TRANSITIONS.get((state, event))
-    if following is None:
-        raise IllegalTransitionError(state, event)
-    return following
+        return following(SERIES_TRANSITIONS, state, event)
+    if isinstance(state, JobState) and isinstance(event, JobEvent):
+        return following(JOB_TRANSITIONS, state, event)
+    if isinstance(state, DeliveryState) and isinstance(event, DeliveryEvent):
+        return following(DELIVERY_TRANSITIONS, state, event)
+    raise IllegalTransitionError(state, event)

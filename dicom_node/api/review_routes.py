@@ -14,7 +14,7 @@ from dicom_node.api.idempotency import WriteRoute
 from dicom_node.api.read_routes import Id
 from dicom_node.api.security import DeskDep, Operator, Viewer
 from dicom_node.desk import reviews
-from storage.reviews import ReviewRate, Verdict
+from storage.reviews import Verdict
 
 router = APIRouter(tags=["reviews"], route_class=WriteRoute)
 
@@ -49,6 +49,8 @@ class ReviewOut(BaseModel):
 class RateOut(BaseModel):
     """How readers decided about one model on one modality of one site; `approval` from 0 to 1."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     model: str
     modality: str
     site: str
@@ -75,7 +77,7 @@ def latest_reviews(
 @router.get("/reviews/rates")
 def review_rates(desk: DeskDep, _caller: Viewer) -> list[RateOut]:
     """The approval rate by model, modality and site (the sender's AE title)."""
-    return [_rate(rate) for rate in desk.store.reviews.rates()]
+    return [RateOut.model_validate(rate) for rate in desk.store.reviews.rates()]
 
 
 @router.get("/reviews.csv", response_class=StreamingResponse)
@@ -108,15 +110,3 @@ def keep_review(desk: DeskDep, caller: Operator, job_id: Id, asked: ReviewIn) ->
         desk, job_id, asked.verdict, reviewer=caller.name, blinded=asked.blinded, comment=asked.comment
     )
     return ReviewOut.model_validate(kept)
-
-
-def _rate(rate: ReviewRate) -> RateOut:
-    return RateOut(
-        model=rate.model,
-        modality=rate.modality,
-        site=rate.site,
-        approved=rate.approved,
-        rejected=rate.rejected,
-        no_difference=rate.no_difference,
-        approval=round(rate.approval, 4),
-    )
