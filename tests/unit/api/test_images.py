@@ -114,6 +114,14 @@ def test_only_what_was_asked_for_is_decoded_and_the_memory_is_bounded(store, sca
     assert images.kept_bytes <= 3 * 32 * 32 * 4
 
 
+def test_the_first_images_are_decoded_while_the_page_is_loaded(viewer, scans, desk):
+    job = scans.enhanced(slices=8, side=32)
+
+    assert viewer.get(f"/jobs/{job}/view").status_code == 200
+
+    assert desk.images.kept_bytes == 2 * 32 * 32 * 4  # the middle of source and derived
+
+
 def test_a_look_at_a_series_is_told_once(viewer, scans, store):
     series = scans.series(slices=4)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 
 def test_the_overview_counts_what_the_store_holds(viewer, line):
     line.series()
@@ -97,3 +99,24 @@ def test_a_request_that_does_not_fit_is_refused_without_repeating_it(viewer):
         answer = viewer.get(f"/api/v1/{path}")
         assert answer.status_code == 422, path
         assert "DOE" not in answer.text
+
+
+def test_whoever_comes_while_figures_are_computed_gets_the_last_ones(desk, monkeypatch):
+    last = desk.figures.overview()
+    monkeypatch.setattr("dicom_node.desk.overview._KEPT_S", 0.0)
+    begun, go_on, compute = threading.Event(), threading.Event(), desk.figures._compute
+
+    def slowly():
+        begun.set()
+        assert go_on.wait(30)
+        return compute()
+
+    monkeypatch.setattr(desk.figures, "_compute", slowly)
+    other = threading.Thread(target=desk.figures.overview)
+    other.start()
+    assert begun.wait(30)
+
+    assert desk.figures.overview() is last
+    go_on.set()
+    other.join()
+    assert desk.figures.overview() is not last

@@ -128,7 +128,7 @@ def test_the_disk_and_the_machine_are_measured(desk, settings):
     assert any(name.startswith("info{version=") for name in after)
 
 
-def test_a_gpu_is_measured_by_its_own_tool(desk, tmp_path, monkeypatch):
+def test_a_gpu_is_measured_by_its_own_tool(desk, viewer, tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho '0, 37, 1024, 81920'\n")
     tool.chmod(0o755)
@@ -140,6 +140,8 @@ def test_a_gpu_is_measured_by_its_own_tool(desk, tmp_path, monkeypatch):
     assert seen['gpu_utilization_percent{gpu="0"}'] == 37
     assert seen['gpu_memory_bytes{gpu="0",kind="used"}'] == 1024 * 1024**2
     assert seen['gpu_memory_bytes{gpu="0",kind="total"}'] == 81920 * 1024**2
+    assert "37 % in use" in viewer.get("/overview").text
+    assert viewer.get("/api/v1/overview").json()["machine"]["gpus"][0]["use"] == 37
 
 
 def test_every_metric_that_exists_is_moved_by_a_test(desk, line):
