@@ -5,7 +5,7 @@ public scan and the images that pydicom carries:
 
     DICOM_NODE_OUTCOMES=FOLDER python -m pytest tests/outcomes -m "drill or not drill" -q
 
-writes `outcomes.md` and `outcomes.json` into FOLDER.
+writes `outcomes.md` and `outcomes.json` into FOLDER. DICOM_NODE_OUTCOMES_ENHANCER names another enhancer.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from dicom_node.pipeline.stages import AttemptSpec, SourceFile, data_set_digest
 
 FOLDER = os.environ.get("DICOM_NODE_OUTCOMES")
 FULL = FOLDER is not None
+ENHANCER = os.environ.get("DICOM_NODE_OUTCOMES_ENHANCER", "classical")
 MINIMUM_SLICES = 8
 TIME_LIMIT = timedelta(minutes=10)
 DATA = (
@@ -123,7 +124,7 @@ class Line:
         spec = AttemptSpec(
             job_key=row.name,
             sources=tuple(SourceFile(path, path.name, data_set_digest(path)) for path in paths),
-            enhancer="classical",
+            enhancer=ENHANCER,
             options={},
             strength=0.9,
             policy={},
@@ -182,16 +183,21 @@ def geometry_by_dcm2niix(paths: Sequence[Path], derived: Sequence[Path], work: P
             capture_output=True, check=False, timeout=300,
         )  # fmt: skip
         headers = [nibabel.load(path).header for path in sorted(folder.glob("*.nii*"))]
-        found.append([facts_of(header) for header in headers])
+        found.append(sorted(facts for header in headers for facts in facts_of(header)))
     if not found[0]:
         return "makes nothing of the source"
     return "equal" if found[0] == found[1] else f"differs: {found[0]} {found[1]}"
 
 
-def facts_of(header: Any) -> list[list[str]]:
-    """Dimensions, spacing, placement and scaling of a NIfTI header, as text: no scaling is NaN there."""
-    names = ("dim", "pixdim", "srow_x", "srow_y", "srow_z", "scl_slope", "scl_inter", "qoffset_x")
-    return [[f"{float(v):.4f}" for v in header[name].flatten()] for name in names]
+def facts_of(header: Any) -> list[list[list[str]]]:
+    """Dimensions, spacing, placement and scaling of every volume of a NIfTI file, as text: no scaling is NaN there.
+
+    Volume by volume, for which of them share a file depends on the manufacturer, and that is ours.
+    """
+    names = ("srow_x", "srow_y", "srow_z", "scl_slope", "scl_inter", "qoffset_x")
+    values = [header["dim"][1:4], header["pixdim"][:4], *(header[name] for name in names)]
+    volume = [[f"{float(v):.4f}" for v in value.flatten()] for value in values]
+    return [volume] * max(int(header["dim"][4]), 1)
 
 
 @pytest.fixture(scope="session")
@@ -227,7 +233,7 @@ def write_table(folder: Path, made: list[Row]) -> None:
     (folder / "outcomes.md").write_text(
         document(
             "# Outcomes",
-            f"{len(made)} series: {', '.join(totals)}. Enhancer: classical. Messages added: dciodvfy, dcentvfy.",
+            f"{len(made)} series: {', '.join(totals)}. Enhancer: {ENHANCER}. Messages added: dciodvfy, dcentvfy.",
             table((*columns, "messages added", "dcm2niix"), cells),
         )
     )
