@@ -1,19 +1,14 @@
-"""The engine on a GPU that is not there: tensors that claim a device, and may not meet those of another.
-
-Every operation runs on the CPU; what a real GPU would refuse (operands on two devices, numpy on a tensor of
-the GPU) is refused here too. Speed, memory and rounding of a real one are not shown.
-"""
+"""The engine and its training on a GPU that is not there (`pretend_gpu`)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from engine.bundle import BUNDLES, DEFAULT_MODEL, load_bundle
 from engine.device import ComputeDevice
@@ -21,83 +16,11 @@ from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
 from engine.enhancer import EnhanceOptions
 from engine.evaluation.cases import noisy_case, parse_levels
 from engine.evaluation.probes import uniform_truth
+from engine.simulation.randomness import Draw
+from engine.training.config import SourceConfig, TrainingConfig
+from engine.training.loop import build_trainer
 from engine.volume import Volume
-
-GPU = torch.device("cuda", 0)
-_Tensor = torch.Tensor
-_ACROSS = {_Tensor.copy_, _Tensor.__setitem__, torch._has_compatible_shallow_copy_type}
-"""Operations that may take their source from another device."""
-_TO_NUMPY = {_Tensor.numpy, _Tensor.__array__}
-
-
-def on_gpu(value: object) -> bool:
-    """Whether a tensor claims to be on the GPU."""
-    return getattr(value, "claims_gpu", False)
-
-
-class PretendGpu(TorchFunctionMode):
-    """Keeps what device every tensor claims, and how many operations ran on the GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func == _Tensor.device.__get__:
-            return GPU if on_gpu(args[0]) else torch.device("cpu")
-        if func == _Tensor.is_cuda.__get__:
-            return on_gpu(args[0])
-        if func in _TO_NUMPY and on_gpu(args[0]):
-            raise TypeError("a tensor of the GPU has no numpy array")
-        if func == _Tensor.data.__set__:  # how modules move
-            args[0].claims_gpu = on_gpu(args[1])
-            return func(*args)
-        given = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, _Tensor)]
-        asked, args, kwargs = self._asked(func, args, kwargs)
-        if asked is None and func not in _ACROSS:
-            self._refuse_two_devices(func, given)
-        result = func(*args, **kwargs)
-        claim = asked == "cuda" if asked is not None else any(map(on_gpu, given))
-        if func in _ACROSS:
-            claim = on_gpu(args[0])
-        self.operations += claim
-
-        def mark(value: Any) -> Any:
-            if isinstance(value, _Tensor):
-                if value is not args[0] if args else True:
-                    value.claims_gpu = claim
-                elif asked is not None and on_gpu(value) != claim:  # a copy that the CPU would not make
-                    value = value.clone()
-                    value.claims_gpu = claim
-            return value
-
-        return tree_map(mark, result)
-
-    @staticmethod
-    def _asked(func: Any, args: Any, kwargs: Any) -> tuple[str | None, Any, Any]:
-        """The device that a call names, and the call with the CPU in its place."""
-        if func is _Tensor.cpu:
-            return "cpu", args, kwargs
-        if kwargs.get("device") is not None:
-            return torch.device(kwargs["device"]).type, args, kwargs | {"device": torch.device("cpu")}
-        if func is _Tensor.to and len(args) > 1:
-            where = args[1]
-            if isinstance(where, _Tensor):
-                return ("cuda" if on_gpu(where) else "cpu"), args, kwargs
-            if isinstance(where, torch.device | str):
-                return torch.device(where).type, (args[0], torch.device("cpu"), *args[2:]), kwargs
-        return None, args, kwargs
-
-    @staticmethod
-    def _refuse_two_devices(func: Any, given: list[torch.Tensor]) -> None:
-        """What PyTorch refuses; numbers (no dimensions) of the CPU and indices of the CPU may go anywhere."""
-        if not any(map(on_gpu, given)):
-            return
-        meant = given[:1] if func is _Tensor.__getitem__ else given
-        strangers = [t for t in meant if not on_gpu(t) and _Tensor.dim(t) > 0]
-        if strangers:
-            raise RuntimeError(f"{getattr(func, '__name__', func)}: expected all tensors on the same device")
+from tests.unit.engine.pretend_gpu import GPU, PretendGpu
 
 
 @pytest.fixture
@@ -163,3 +86,49 @@ def test_the_gpu_that_is_not_there_gives_what_the_cpu_gives() -> None:
     with PretendGpu():
         gpu = DiffusionEnhancer(load_bundle(bundle), ComputeDevice(GPU, torch.float32, 10**12))
         np.testing.assert_allclose(gpu.enhance(padded, options=options).volume.array, expected, atol=0.01)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """One CT and one MR scan to learn from."""
+    ramp = np.linspace(-200, 200, 48)[None, None, :] + np.zeros((24, 48, 48))
+    for name, unit, array in (("ct", "HU", ramp), ("mr", "arbitrary", np.abs(ramp) * 4 + 50)):
+        noise = np.random.default_rng(0).normal(0, 2, ramp.shape)
+        np.savez(tmp_path / f"{name}.npz", array=(array + noise).astype(np.int16))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"unit": unit, "spacing_mm": (1.5, 0.8, 0.8)}))
+    return tmp_path
+
+
+def test_training_steps_mix_no_devices(
+    pretend: PretendGpu, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw_on_cpu(self: Draw, seed: int, device: torch.device) -> None:
+        """A generator of the GPU needs a real one; what is drawn still claims the device."""
+        self.device = torch.device(device)
+        self._scalars, self._arrays = (torch.Generator().manual_seed(seed + k) for k in (0, 1))
+
+    monkeypatch.setattr(Draw, "__init__", draw_on_cpu)
+    config = TrainingConfig(
+        name="tiny",
+        data=str(scans),
+        sources=(SourceConfig("*.npz", average=2, halve=0.5),),
+        validation=("*.npz",),
+        network="small",
+        shapes=((16, 32, 32),),
+        batch=2,
+        steps=4,
+        compile=False,
+        precision="float32",
+        auxiliary_after=0.5,
+        lesion_share=1.0,
+        device="cuda",
+    )
+    trainer = build_trainer(config, tmp_path / "run")
+    before = pretend.operations
+
+    for _ in range(config.steps):
+        trainer.step()
+    trainer.validate()
+
+    assert pretend.operations - before > 2000
+    assert all(parameter.device == GPU for parameter in trainer.network.parameters())
