@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from dicom_node.errors import Reason, ReasonedError
-from dicom_node.imaging.elements import integer, text, word
+from dicom_node.imaging.elements import integer, quiet, text, word
 from dicom_node.imaging.parsing import PixelPlace
 
 Cells = NDArray[np.uint16]  # (rows, columns)
@@ -171,7 +171,8 @@ def can_decode(syntax: str) -> bool:
     if syntax in _NATIVE:
         return True
     try:
-        return bool(get_decoder(syntax).is_available)
+        with quiet():  # pydicom warns of a syntax that is no UID
+            return bool(get_decoder(syntax).is_available)
     except NotImplementedError:  # how pydicom says that it does not know the syntax at all
         return False
 

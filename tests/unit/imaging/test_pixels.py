@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicom_node.imaging.pixels import Padding, PixelFormat
+from dicom_node.imaging.pixels import Padding, PixelFormat, can_decode
 
 
 def layout(bits: int, high_bit: int | None = None, *, signed: bool = False) -> PixelFormat:
@@ -88,3 +88,8 @@ def test_other_pixel_formats_are_not_supported(change: dict[str, object]) -> Non
 
     assert layout(12).is_supported
     assert not PixelFormat(**fields).is_supported
+
+
+def test_a_syntax_that_is_no_uid_has_no_decoder_and_is_not_quoted_in_a_warning() -> None:
+    assert not can_decode("1.2.840.10008.1/2.1")
+    assert can_decode("1.2.840.10008.1.2.1")
