@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -134,6 +134,13 @@ class DiffusionEnhancer:
         on_gpu = self._compute.device.type == "cuda" and 3 * needed < self._compute.memory_bytes
         return self._compute.device if on_gpu else torch.device("cpu")
 
+    def _beside(self, y: Tensor) -> ComputeDevice:
+        """The device with the memory that the volume's own tensors leave for tiles."""
+        if y.device.type == "cpu":
+            return self._compute
+        left = self._compute.memory_bytes - y.numel() * 4 * _VOLUMES_KEPT
+        return replace(self._compute, memory_bytes=left)
+
     @torch.no_grad()
     def run(
         self,
@@ -163,7 +170,7 @@ class DiffusionEnhancer:
         )
         denoise = VolumeDenoiser(
             self._denoiser,
-            self._compute,
+            self._beside(y),
             self._pilot(y, measured, reading, progress, cancel),
             condition,
             progress=progress,
