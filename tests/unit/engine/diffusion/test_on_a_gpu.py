@@ -77,17 +77,17 @@ def test_a_volume_is_enhanced_without_mixing_devices(
 
 def test_what_the_volume_takes_of_the_gpu_is_not_given_to_tiles(pretend: PretendGpu) -> None:
     (level,) = parse_levels("ct30c")
-    noisy = noisy_case(uniform_truth(level, (16, 64, 64)), level).noisy
+    noisy = noisy_case(uniform_truth(level, (16, 64, 256)), level).noisy
     roomy = DiffusionEnhancer(load_bundle(BUNDLES / DEFAULT_MODEL), ComputeDevice(GPU, torch.float32, WHOLE))
-    one_tile = roomy.memory_bytes((16, 64, 64)) - noisy.array.size * 4 * 8
+    one_tile = roomy.memory_bytes((16, 64, 256)) - noisy.array.size * 4 * 8
     tight = DiffusionEnhancer(
         load_bundle(BUNDLES / DEFAULT_MODEL), ComputeDevice(GPU, torch.float32, one_tile)
     )
 
     tiles = [e.enhance(noisy, options=EnhanceOptions()).report.parameters["tile"] for e in (roomy, tight)]
 
-    assert tiles[0] == "16x64x64"
-    assert tiles[1] != "16x64x64"
+    assert tiles[0] == "16x64x256"
+    assert tiles[1] != "16x64x256"
 
 
 def test_the_gpu_that_is_not_there_gives_what_the_cpu_gives() -> None:
