@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ from tests.drill.tracing import Tracer
 from tests.drill.world import LIMIT_S, ROLES, Sent, World
 
 RETURN_LIMIT_S = 30.0
+CHILD_LIMIT_S = 60.0
 WORLD_SIZE = 25
 
 
@@ -248,11 +250,14 @@ def _die_at_step(world: World, point: StepPoint, sent: Sent) -> bool:
 
 
 def pid_of(world: World, target: str) -> int | None:
-    """The process of a role, or the one below the worker that enhances."""
+    """The process of a role, or the one below the worker that enhances, which the worker starts by and by."""
     if target != CHILD:
         return world.roles[Role(target)].pid
-    children = psutil.Process(world.roles[Role.WORKER].pid).children()
-    return children[0].pid if children else None
+    worker = psutil.Process(world.roles[Role.WORKER].pid)
+    with suppress(TimeoutError, IndexError, psutil.NoSuchProcess):
+        world.wait_for(worker.children, "the worker's child", CHILD_LIMIT_S)
+        return worker.children()[0].pid
+    return None
 
 
 def _is_dead(process: psutil.Process) -> bool:
