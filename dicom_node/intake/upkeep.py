@@ -35,10 +35,10 @@ class Upkeep:
         self._wall = wall
 
     def watch_disk(self) -> Level:
-        """Look at the disk, and bring its alarms in line with what is seen; deletes early above the soft mark."""
+        """Look at the disk, bring its alarms in line with what is seen, and delete early above the soft mark."""
+        level = self._store.space.watch(self._store.alarms)
         if not self._store.health.examine():
             log.error(events.STORE_UNHEALTHY)
-        level = self._store.space.watch(self._store.alarms)
         if level >= Level.SOFT:
             self._delete(self._section.under_pressure, "space", lambda: self._level() < Level.SOFT)
         return level
