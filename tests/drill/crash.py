@@ -160,7 +160,7 @@ def run_world(
                 f"back after {outcome.return_s or 0:.1f} s {' '.join(outcome.faults)}"
             )
         try:
-            world.await_end(world.series)
+            world.await_end(world.series, reviving=ROLES)
             faults = oracle.judge(world)
         except TimeoutError as exc:
             faults = [f"I7 {exc}", *oracle.judge(world, restart=False)]
@@ -188,7 +188,8 @@ def run_point(world: World, point: Point, return_limit_s: float) -> Outcome:
             outcome.faults.append(f"not back after {return_limit_s:.0f} s")
         world.wait_for(lambda: world.send(sent), "the whole series to be acknowledged")
         if getattr(point, "target", None) != Role.RECEIVER:
-            world.await_end([sent])
+            # A signal sent with the last call of a series may be carried out only now.
+            world.await_end([sent], reviving=ROLES)
             outcome.return_s = time.monotonic() - begin
     except (TimeoutError, RuntimeError) as exc:
         outcome.faults.append(str(exc))

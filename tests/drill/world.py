@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
@@ -88,8 +89,13 @@ class RoleProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.poll() is None
+        """Whether it still runs. One whose first thread has ended is dead, though others may be on their way out."""
+        if self._process.poll() is not None:
+            return False
+        try:
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def kill(self) -> None:
         """SIGKILL, its children too: their input ends with it."""
@@ -169,12 +175,16 @@ class World:
 
     def start(self, *roles: Role) -> None:
         """Start what does not run; a receiver counts as started when it answers."""
+        self.revive(*roles)
+        if Role.RECEIVER in roles:
+            self.wait_for(self.answers, "the receiver's answer")
+
+    def revive(self, *roles: Role) -> None:
+        """Start what does not run, as the supervisor would, and wait for nothing."""
         for role in roles:
             if role not in self.roles or not self.roles[role].alive:
                 self.kill(role)
                 self.roles[role] = RoleProcess(role, self.config, self.log)
-        if Role.RECEIVER in roles:
-            self.wait_for(self.answers, "the receiver's answer")
 
     def kill(self, *roles: Role) -> None:
         """SIGKILL."""
@@ -283,11 +293,14 @@ class World:
             return Operations(store, self.settings).series_story(uid)
         return None
 
-    def await_end(self, series: Sequence[Sent], limit_s: float = LIMIT_S) -> None:
-        """Wait until nothing more will happen to these series by itself."""
+    def await_end(
+        self, series: Sequence[Sent], limit_s: float = LIMIT_S, *, reviving: Sequence[Role] = ()
+    ) -> None:
+        """Wait until nothing more will happen to these series by itself; who dies meanwhile is started again."""
         left = [sent.uid for sent in series]
 
         def all_over() -> bool:
+            self.revive(*reviving)
             with self.store() as store:
                 operations = Operations(store, self.settings)
                 left[:] = [uid for uid in left if not is_over(operations.series_story(uid))]
