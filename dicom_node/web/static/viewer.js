@@ -36,7 +36,7 @@ function pump() {
     image.src = url;
     // Decoded away from the page's own thread, and drawn only if it is still looked at.
     image.decode().then(
-      () => { running -= 1; image.ready = true; if (panes.some((pane) => pane.url === url)) draw(); pump(); },
+      () => { running -= 1; image.ready = true; if (!viewer.dataset.ready || panes.some((pane) => pane.url === url)) drawSoon(); pump(); },
       () => { running -= 1; images.delete(url); failed(url); pump(); },
     );
     while (images.size > KEPT) images.delete(images.keys().next().value);
@@ -64,11 +64,29 @@ function want() {
 
 // --- drawing
 
+// What a pane draws: the slice looked at, or while that is on its way the nearest one that was passed and has come.
+function nearest(pane) {
+  const drawn = pane.of === undefined ? AHEAD : Math.abs(state.slice - pane.of);
+  for (let step = 0; step === 0 || (step < AHEAD && step < drawn); step += 1) {
+    const slice = state.slice - step * state.way;
+    const image = images.get(address(pane.layer(), slice));
+    if (image?.ready) return [image, slice];
+  }
+  return null;
+}
+
+let due = false;
+function drawSoon() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => { due = false; draw(); });
+}
+
 function draw() {
   const ratio = devicePixelRatio || 1;
   for (const pane of panes) {
-    const image = images.get(pane.url);
-    if (image?.ready) { pane.image = image; pane.of = state.slice; pane.caption(); }
+    const found = nearest(pane);
+    if (found) { [pane.image, pane.of] = found; pane.caption(); }
     const { canvas, context } = pane;
     const [w, h] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
@@ -102,8 +120,8 @@ function makePane(name, layer) {
     const now = layer();
     if (!blinded) title.textContent = NAMES[now] ?? now;
     const window_ = now === "difference" ? `±${round(stack.difference.width / 2)}` : now === "uncertainty" ? `0 to ${round(stack.uncertainty.width)}` : `C ${round(state.centre)} W ${round(state.width)}`;
-    right.textContent = `${state.slice + 1} / ${stack.slices}   ${window_} ${stack.unit}`;
-    canvas.setAttribute("aria-label", `${title.textContent}, slice ${state.slice + 1} of ${stack.slices}`);
+    right.textContent = `${pane.of + 1} / ${stack.slices}   ${window_} ${stack.unit}`;
+    canvas.setAttribute("aria-label", `${title.textContent}, slice ${pane.of + 1} of ${stack.slices}`);
   };
   listen(pane);
   return pane;
