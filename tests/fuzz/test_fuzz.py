@@ -12,7 +12,7 @@ import resource
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dicom_node.errors import Reason, ReasonedError
+from dicom_node.imaging.decoders import Decoders
 from dicom_node.imaging.derivation import DerivationPolicy
 from dicom_node.imaging.elements import quiet
 from dicom_node.imaging.phantom_series import CT_STYLE, write_ct_series
@@ -81,6 +82,11 @@ class Bench:
             paths = write_ct_series(volume, folder / f"seed-{number}", style=style)
             self.series.append([path.read_bytes() for path in paths])
         self.ends: Counter[str] = Counter()
+        self._decoders = Decoders(processes=1)
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._decoders.close()
 
     def take(self, files: list[bytes]) -> str:
         """Take a series of files along the line; return how it ended. Anything untyped goes through."""
@@ -117,7 +123,7 @@ class Bench:
         summarise(headers, calling_ae="A", called_ae="B")
         policy = AssemblyPolicy(minimum_slices=2)
         judge_series(headers, policy)
-        source = read_source(paths, policy)
+        source = read_source(paths, policy, decoders=self._decoders)
         made_by = Provenance("identity", "1", "0" * 64, "Fuzz", 0.0, {}, "0", NOW)
         derived = derive_source(
             source,
@@ -132,6 +138,7 @@ class Bench:
             [instance.path for instance in derived],
             policy=DerivationPolicy(),
             left_out=frozenset(entry.sop_instance_uid for entry in source.left_out),
+            decoders=self._decoders,
         )
         failed = [f"{check.number}: {check.detail}" for check in report.checks if not check.passed]
         return "ENHANCED" if not failed else f"VERIFY_FAILED {failed}"
@@ -238,12 +245,13 @@ def strike(content: bytes, blows: list[tuple[str, int, int, bytes]], other: byte
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """The line with a warm start, so that memory is measured against what it needs anyway."""
     made = Bench(tmp_path_factory.mktemp("fuzz"))
     for series in made.series:
         assert made.take(series) == "ENHANCED"
-    return made
+    yield made
+    made.close()
 
 
 def check_headers(bench: Bench, case: tuple[int, int, list[tuple[str, bytes | None]]]) -> None:
