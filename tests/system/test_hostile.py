@@ -93,6 +93,11 @@ def larger_code_stream(ds: FileDataset) -> None:
     )
 
 
+def pad_everything(ds: FileDataset) -> None:
+    ds.add_new(0x00280120, "US", 0)
+    ds.add_new(0x00280121, "US", 65535)
+
+
 SKIPPED, HELD, STABLE = SeriesState.SKIPPED, SeriesState.HELD, SeriesState.STABLE
 ATTACKS = (
     Attack("as it should be", STABLE, None, enhanced=True),
@@ -126,7 +131,7 @@ ATTACKS = (
         "padding everywhere",
         STABLE,
         Reason.UNSUPPORTED_PIXELS,
-        lambda ds: (ds.add_new(0x00280120, "US", 0), ds.add_new(0x00280121, "US", 65535)),
+        pad_everything,
     ),
 )  # fmt: skip
 
