@@ -122,11 +122,9 @@ def measure(folder: Path, slices: int) -> dict[str, Counter[str]]:
         sent = world.new_series()
         traces = {target: folder / f"{target}.trace" for target in TARGETS}
         calls = f"trace={','.join(DURABLE)}"
-        tracers = [
-            Tracer(pid, "-e", calls, output=traces[target])
-            for target in TARGETS
-            if (pid := pid_of(world, target)) is not None
-        ]
+        # Every process has to be there first: a child that is born under a tracer belongs to its parent's trace.
+        pids = {target: pid for target in TARGETS if (pid := pid_of(world, target)) is not None}
+        tracers = [Tracer(pid, "-e", calls, output=traces[target]) for target, pid in pids.items()]
         world.send(sent)
         world.await_end([sent])
         for tracer in tracers:
@@ -256,9 +254,14 @@ def pid_of(world: World, target: str) -> int | None:
         return world.roles[Role(target)].pid
     worker = psutil.Process(world.roles[Role.WORKER].pid)
     with suppress(TimeoutError, IndexError, psutil.NoSuchProcess):
-        world.wait_for(worker.children, "the worker's child", CHILD_LIMIT_S)
-        return worker.children()[0].pid
+        world.wait_for(lambda: _enhancing(worker), "the worker's child", CHILD_LIMIT_S)
+        return _enhancing(worker)[0].pid
     return None
+
+
+def _enhancing(worker: psutil.Process) -> list[psutil.Process]:
+    """The children that enhance; what is loaded starts others for a moment."""
+    return [child for child in worker.children() if "dicom_node.pipeline.child" in child.cmdline()]
 
 
 def _is_dead(process: psutil.Process) -> bool:
