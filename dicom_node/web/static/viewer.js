@@ -33,12 +33,10 @@ function pump() {
     running += 1;
     const image = new Image();
     images.set(url, image);
+    // Not decode(): that waits for frames, and they are what is late when a hand is fast.
+    image.onload = () => { running -= 1; image.ready = true; if (!viewer.dataset.ready || panes.some((pane) => pane.url === url)) drawSoon(); pump(); };
+    image.onerror = () => { running -= 1; images.delete(url); failed(url); pump(); };
     image.src = url;
-    // Decoded away from the page's own thread, and drawn only if it is still looked at.
-    image.decode().then(
-      () => { running -= 1; image.ready = true; if (!viewer.dataset.ready || panes.some((pane) => pane.url === url)) drawSoon(); pump(); },
-      () => { running -= 1; images.delete(url); failed(url); pump(); },
-    );
     while (images.size > KEPT) images.delete(images.keys().next().value);
   }
 }
