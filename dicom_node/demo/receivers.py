@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -133,7 +133,8 @@ def _tree(pid: int) -> list[int]:
     for parent in found:
         tasks = Path(f"/proc/{parent}/task")
         for task in tasks.glob("*/children") if tasks.exists() else ():
-            found += [int(word) for word in task.read_text().split()]
+            with suppress(OSError):  # a thread or a process may end while it is asked
+                found += [int(word) for word in task.read_text().split()]
     return found
 
 

@@ -232,11 +232,15 @@ def canonical_item(
     item: Dataset, *, without: frozenset[int] = frozenset()
 ) -> tuple[tuple[int, Canonical], ...]:
     """Return a sequence item as sorted (tag, canonical value) pairs without its private elements."""
-    found: list[tuple[int, Canonical]] = []
+    with quiet():  # an item of implicit encoding is looked up again, aloud, for tags that no dictionary lists
+        return tuple(_canonical_elements(item, without))
+
+
+def _canonical_elements(item: Dataset, without: frozenset[int]) -> Iterator[tuple[int, Canonical]]:
+    """Yield the pairs of `canonical_item`."""
     for tag in sorted(int(key) for key in item.keys()):  # noqa: SIM118 - iterating a Dataset converts it
         if is_private(tag) or tag & 0xFFFF == 0 or tag >> 16 & 0xFF00 == 0x6000 or tag in without:
             continue
         value = canonical(item, tag, without=without)
         if value is not None:
-            found.append((tag, value))
-    return tuple(found)
+            yield tag, value

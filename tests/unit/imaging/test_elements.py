@@ -131,3 +131,13 @@ def test_a_file_that_is_no_dicom_is_unreadable(tmp_path: Path, content: bytes) -
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInstanceError, match="FileNotFoundError"):
         read_dataset(tmp_path / "nothing", pixels=False)
+
+
+def test_an_empty_element_that_no_dictionary_lists_is_compared_without_a_word() -> None:
+    item = bytes.fromhex("0001010000000000")  # (0100,0001), implicit encoding, no value
+    sequence = bytes.fromhex("0800401110000000feff00e008000000") + item
+    ds = dcmread(io.BytesIO(sequence), force=True)
+
+    (found,) = canonical(ds, "ReferencedImageSequence") or ()
+
+    assert found == ((0x01000001, b""),)
