@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import re
@@ -19,6 +20,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A test that sets up the log, perhaps on a stream that ends with it, does so for itself alone."""
+    root, strict, structured = logging.getLogger(), logging.raiseExceptions, structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], logging.raiseExceptions = handlers, strict
+    root.setLevel(level)
+    structlog.configure(**structured)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ def configure(
 
 def _quieten_libraries() -> None:
     """Keep the libraries at WARNING and route Python warnings through the same filter."""
+    # A record that cannot be written is dropped: Python would print it with the error that was being handled,
+    # and that may hold patient data.
+    logging.raiseExceptions = False
     for name in ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "highdicom", "PIL"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns at every tick that finds the previous sweep still at work, which is the normal case here.

@@ -43,8 +43,11 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def long_series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A series whose enhancement takes long enough to be interrupted: 48 slices of 256x256."""
-    return write_ct_series(noisy_ct(head_phantom(), 20.0, seed=4), tmp_path_factory.mktemp("scanner-long"))
+    """A series whose enhancement takes long enough to be interrupted: 32 slices of 192x192."""
+    return write_ct_series(
+        noisy_ct(head_phantom((32, 192, 192), (3.0, 1.2, 1.2)), 20.0, seed=4),
+        tmp_path_factory.mktemp("scanner-long"),
+    )
 
 
 @pytest.fixture

@@ -83,3 +83,14 @@ def test_our_own_errors_keep_their_text(lines: io.StringIO) -> None:
     except PeerUnreachableError:
         structlog.get_logger("dicom_node.x").error("delivery.deferred", exc_info=True)
     assert "Connection refused." in str(read(lines)[0]["message"])
+
+
+def test_a_log_that_cannot_be_written_says_nothing_of_the_patient(
+    lines: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines.close()
+    try:
+        raise KeyError("DOE^JOHN")
+    except KeyError:
+        structlog.get_logger("dicom_node.x").error("sweep.failed")
+    assert capfd.readouterr() == ("", "")
