@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 
 import pytest
+from pydicom import dcmread
 
 from dicom_node.desk.roles import Role
 from dicom_node.imaging.phantom_series import PhantomStyle, write_ct_series
 from engine.phantom import head_phantom
 from storage.filters import EventFilter
+from storage.states import SeriesState
 
 DRAFT = """\
 routes:
@@ -216,6 +219,30 @@ def dropped(page, target, *paths) -> None:
     for kind in ("dragEnter", "dragOver", "drop"):
         browser.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
     browser.detach()
+
+
+def test_an_upload_that_is_stopped_keeps_what_came_and_counts_as_interrupted(browser, page, store, tmp_path):
+    volume = head_phantom(shape=(150, 32, 32), spacing_mm=(1.0, 6.0, 6.0))
+    paths = write_ct_series(volume, tmp_path / "exam", style=PhantomStyle(study_key="stopped"))
+    uid = str(dcmread(paths[0], stop_before_pixels=True).SeriesInstanceUID)
+    page.goto("/upload")
+    slow = {"offline": False, "latency": 100, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+
+    page.locator("#files").set_input_files(paths)
+    page.locator("#told").filter(has_text=re.compile(r"^[1-9]\d* of 150 files")).wait_for()
+    page.locator("#stop").click()
+    page.get_by_text("Stopped. What was stored stays").wait_for()
+
+    found = next((s for s in store.index.list_series() if s.series_instance_uid == uid), None)
+    assert found is not None
+    assert 0 < found.instance_count < len(paths)
+    assert found.state is SeriesState.RECEIVING
+    for _ in range(50):  # the page tells the node after it has told the person
+        if store.index.get_series(found.id).interrupted:
+            break
+        page.wait_for_timeout(100)
+    assert store.index.get_series(found.id).interrupted
 
 
 @pytest.mark.parametrize("way", ["chosen", "dropped"])
