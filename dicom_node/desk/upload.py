@@ -132,7 +132,7 @@ class Uploads:
                 for info in members:
                     with archive.open(info) as member:
                         self._take_object(upload, member, guard=_ratio_guard(info.compress_size))
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as exc:
             raise UploadRefusedError("the ZIP file is damaged or of an unknown kind") from exc
 
     def _take_object(self, upload: Upload, file: IO[bytes], *, guard: Callable[[int], None]) -> None:

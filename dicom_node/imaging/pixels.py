@@ -173,7 +173,7 @@ def can_decode(syntax: str) -> bool:
     try:
         with quiet():  # pydicom warns of a syntax that is no UID
             return bool(get_decoder(syntax).is_available)
-    except NotImplementedError:  # how pydicom says that it does not know the syntax at all
+    except RuntimeError:  # pydicom does not know the syntax at all
         return False
 
 

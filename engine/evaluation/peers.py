@@ -29,7 +29,7 @@ class Peer:
     """A method, the distribution it needs, its fixed parameters, and whether it takes a case."""
 
     run: Callable[[NoisyCase], Array]
-    library: str | None = None
+    package: str | None = None
     parameters: Mapping[str, str | float] = field(default_factory=dict)
     ct: bool = True
     mr: bool = True
@@ -40,7 +40,7 @@ class Peer:
 
     def told(self, case: NoisyCase) -> dict[str, str | float]:
         """Everything its result depends on beside the noisy volume."""
-        version = importlib.metadata.version(self.library) if self.library else ""
+        version = importlib.metadata.version(self.package) if self.package else ""
         return {**self.parameters, "sigma": case.sigma, "noise": str(case.level.shape), "version": version}
 
 
@@ -134,8 +134,8 @@ def choose_peers(names: str) -> dict[str, Peer]:
         if name not in PEERS:
             raise EngineInputError(f"unknown peer {name!r}; choose from {', '.join(PEERS)}")
         peer = PEERS[name]
-        if peer.library is not None and not _installed(peer.library):
-            raise EngineInputError(f"peer {name} needs the library {peer.library}, which is not installed")
+        if peer.package is not None and not _installed(peer.package):
+            raise EngineInputError(f"peer {name} needs the package {peer.package}, which is not installed")
         chosen[name] = peer
     return chosen
 
