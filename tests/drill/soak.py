@@ -37,6 +37,7 @@ from config.sections import Timeouts
 from dicom_node.demo.bench import BenchError, RunningNode
 from dicom_node.node import Role
 from tests.conftest import PostgresServer
+from tests.disks import small_disk
 from tests.drill import oracle
 from tests.drill.proxy import Proxy
 from tests.drill.world import ROLES, Sent, World
@@ -336,22 +337,9 @@ def postgresql() -> Iterator[PostgresServer]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system that can be filled without harm, where one may be mounted; a plain folder elsewhere."""
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m,mode=0700", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    try:
-        yield
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
 def soak(folder: Path, *, minutes: float, seed: int, sqlite: bool) -> Report:
     """Run for so long and report."""
-    with small_disk(folder / "disk"), _database(sqlite) as database:
+    with small_disk(folder / "disk", mebibytes=_DISK_MB), _database(sqlite) as database:
         run = Soak(folder, seed=seed, database=database)
         interval_s, wrong = run.run(minutes)
         if wrong:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dicom_node.network import scu
 from dicom_node.node import Role
 from storage.alarms import AlarmCode
 from storage.index import Index
+from tests.disks import small_disk as small_disk_at
 from tests.drill.tracing import Tracer
 from tests.drill.world import Sent, World
 
@@ -97,13 +97,10 @@ def test_a_failing_disk_is_no_success_leaves_nothing_and_raises_an_alarm(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which can be filled without harm."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk_at(tmp_path / "disk", mebibytes=16) as mounted:
+        if not mounted:
+            pytest.skip("no small file system can be mounted here (needs root)")
+        yield tmp_path / "disk"
 
 
 def test_a_disk_that_fills_under_an_open_association_refuses_each_instance_until_there_is_room(

@@ -34,9 +34,9 @@ from dicom_node.imaging.phantom_enhanced import write_enhanced
 from dicom_node.imaging.phantom_series import CT_STYLE, MR_STYLE, write_ct_series, write_mr_series
 from engine.phantom import head_phantom, noisy_ct
 from engine.volume import IntensityUnit, Volume
+from tests.damage import Edit, in_lengths, setting
 
 SLICES = 16
-Edit = Callable[[FileDataset], None]
 ENHANCED, SKIPPED, HELD, FAILED, REFUSED = "ENHANCED", "SKIPPED", "HELD", "FAILED", "REFUSED"
 
 
@@ -103,19 +103,6 @@ def change(path: Path, edit: Edit) -> None:
         ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         ds.save_as(path)
-
-
-def setting(**values: object) -> Edit:
-    """Set attributes; None removes one."""
-
-    def edit(ds: FileDataset) -> None:
-        for keyword, value in values.items():
-            if value is None:
-                ds.pop(keyword, None)
-            else:
-                setattr(ds, keyword, value)
-
-    return edit
 
 
 def raw(keyword: str, value: bytes) -> Edit:
@@ -655,15 +642,7 @@ def _uid_like(content: bytes, value: bytes) -> bytes:
     return content[: at + 8] + value.ljust(length, b"\0") + content[at + 8 + length :]
 
 
-def _in_lengths(depth: int) -> bytes:
-    value = b""
-    for _ in range(depth):
-        item = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(value)) + value
-        value = b"\x40\x00\x30\xa7SQ\0\0" + struct.pack("<L", len(item)) + item
-    return value
-
-
-door("nested-17-deep-in-lengths", Reason.CANNOT_UNDERSTAND, lambda c: _before(c, PIXELS, _in_lengths(17)))
+door("nested-17-deep-in-lengths", Reason.CANNOT_UNDERSTAND, lambda c: _before(c, PIXELS, in_lengths(17)))
 door(
     "another-patient-behind",
     Reason.CANNOT_UNDERSTAND,
@@ -675,7 +654,7 @@ door("pixels-twice", Reason.CANNOT_UNDERSTAND, lambda c: c + c[c.rindex(PIXELS) 
 @case(ENHANCED)
 def nested_16_deep_in_lengths(folder: Path, material: Material) -> None:
     for path in material.write_ct(folder):
-        spoil(path, lambda c: _before(c, PIXELS, _in_lengths(16)))
+        spoil(path, lambda c: _before(c, PIXELS, in_lengths(16)))
 
 
 @case(ENHANCED)

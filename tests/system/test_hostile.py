@@ -26,12 +26,12 @@ from dicom_node.network import scu
 from dicom_node.observability import events
 from engine.phantom import head_phantom, noisy_ct
 from storage.states import JobState, SeriesState
+from tests.damage import Edit, in_lengths, setting
 
 LIMIT = timedelta(minutes=5)
 SLICES = 10
 PIXELS = b"\xe0\x7f\x10\x00OW"
 CANNOT_UNDERSTAND = 0xC000
-Edit = Callable[[FileDataset], object]
 Spoil = Callable[[bytes], bytes]
 
 
@@ -54,29 +54,8 @@ class Attack:
     enhanced: bool = False
 
 
-def put(**values: object) -> Edit:
-    """Set attributes; None removes one."""
-
-    def edit(ds: FileDataset) -> None:
-        for keyword, value in values.items():
-            if value is None:
-                ds.pop(keyword, None)
-            else:
-                setattr(ds, keyword, value)
-
-    return edit
-
-
 def before_pixels(block: bytes) -> Spoil:
     return lambda c: c[: c.rindex(PIXELS)] + block + c[c.rindex(PIXELS) :]
-
-
-def in_lengths(depth: int) -> bytes:
-    value = b""
-    for _ in range(depth):
-        item = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(value)) + value
-        value = b"\x40\x00\x30\xa7SQ\0\0" + struct.pack("<L", len(item)) + item
-    return value
 
 
 def private_bulk(size: int) -> Spoil:
@@ -102,29 +81,29 @@ SKIPPED, HELD, STABLE = SeriesState.SKIPPED, SeriesState.HELD, SeriesState.STABL
 ATTACKS = (
     Attack("as it should be", STABLE, None, enhanced=True),
     Attack("50 MB of private data", STABLE, None, spoil=private_bulk(50 << 20), enhanced=True),
-    Attack("zone on no map", STABLE, None, put(TimezoneOffsetFromUTC="+9999"), enhanced=True),
+    Attack("zone on no map", STABLE, None, setting(TimezoneOffsetFromUTC="+9999"), enhanced=True),
     Attack("deep in lengths", None, None, spoil=before_pixels(in_lengths(300)), status=CANNOT_UNDERSTAND),
     Attack("cut in the pixels", None, None, spoil=lambda c: c[:-1000], status=CANNOT_UNDERSTAND),
     Attack("two patients", None, None, spoil=before_pixels(b"\x10\0\x20\0LO\4\0EVIL"), status=CANNOT_UNDERSTAND),
-    Attack("no rows", SKIPPED, Reason.UNSUPPORTED_PIXELS, put(Rows=None)),
-    Attack("more bits than room", SKIPPED, Reason.UNSUPPORTED_PIXELS, put(BitsStored=20, HighBit=19)),
-    Attack("slope of zero", SKIPPED, Reason.BAD_RESCALE, put(RescaleSlope="0")),
-    Attack("negative spacing", SKIPPED, Reason.NO_GEOMETRY, put(PixelSpacing=["-1", "-1"])),
-    Attack("crooked", SKIPPED, Reason.NO_GEOMETRY, put(ImageOrientationPatient=[1, 0, 0, 0.7, 0.7, 0])),
+    Attack("no rows", SKIPPED, Reason.UNSUPPORTED_PIXELS, setting(Rows=None)),
+    Attack("more bits than room", SKIPPED, Reason.UNSUPPORTED_PIXELS, setting(BitsStored=20, HighBit=19)),
+    Attack("slope of zero", SKIPPED, Reason.BAD_RESCALE, setting(RescaleSlope="0")),
+    Attack("negative spacing", SKIPPED, Reason.NO_GEOMETRY, setting(PixelSpacing=["-1", "-1"])),
+    Attack("crooked", SKIPPED, Reason.NO_GEOMETRY, setting(ImageOrientationPatient=[1, 0, 0, 0.7, 0.7, 0])),
     Attack(
         "one position",
         HELD,
         Reason.DUPLICATE_POSITION,
-        put(ImagePositionPatient=[0, 0, 0], AcquisitionTime="070500"),
+        setting(ImagePositionPatient=[0, 0, 0], AcquisitionTime="070500"),
     ),
-    Attack("memory bomb", STABLE, Reason.DECODE_ERROR, put(Rows=65535, Columns=65535)),
-    Attack("half the pixels", STABLE, Reason.DECODE_ERROR, lambda ds: put(PixelData=ds.PixelData[:4096])(ds)),
+    Attack("memory bomb", STABLE, Reason.DECODE_ERROR, setting(Rows=65535, Columns=65535)),
+    Attack("half the pixels", STABLE, Reason.DECODE_ERROR, lambda ds: setting(PixelData=ds.PixelData[:4096])(ds)),
     Attack("code stream bomb", STABLE, Reason.DECODE_ERROR, larger_code_stream, syntax=JPEG2000Lossless),
     Attack(
         "packed memory bomb",
         STABLE,
         Reason.DECODE_ERROR,
-        put(Rows=65535, Columns=65535),
+        setting(Rows=65535, Columns=65535),
         syntax=JPEG2000Lossless,
     ),
     Attack(

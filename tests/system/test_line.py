@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import threading
 import time
 import warnings
@@ -20,6 +19,7 @@ from dicom_node.demo.bench import RunningNode, is_over
 from dicom_node.network import scu
 from dicom_node.observability import events
 from storage.states import JobKind, JobState, SeriesState
+from tests.disks import small_disk as small_disk_at
 
 LIMIT = timedelta(seconds=120)
 StartNode = Callable[..., RunningNode]
@@ -206,15 +206,10 @@ def test_a_busy_pacs_is_asked_again_and_counts_as_delivered_only_when_every_inst
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 24 MiB; skipped where mounting is not allowed."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=False)
+    with small_disk_at(tmp_path / "disk", mebibytes=24) as mounted:
+        if not mounted:
+            pytest.skip("no small file system can be mounted here (needs root)")
+        yield tmp_path / "disk"
 
 
 def test_a_full_disk_is_answered_with_a700_and_recovers_without_a_restart(

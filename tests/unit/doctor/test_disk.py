@@ -11,6 +11,7 @@ import pytest
 from config.sections import StorageSection, Watermarks
 from dicom_node.doctor.disk import check_disk, check_privacy, filesystem_kind
 from dicom_node.doctor.findings import Finding, Level
+from tests.disks import small_disk as small_disk_at
 
 
 def section(directory: Path, **marks: float) -> StorageSection:
@@ -27,13 +28,10 @@ def worst(findings: list[Finding], words: str) -> Finding:
 @pytest.fixture
 def memory_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 4 MiB; skipped where mounting is not allowed."""
-    mount = tmp_path / "memory"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(mount)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a tmpfs cannot be mounted here (needs root)")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with small_disk_at(tmp_path / "memory", mebibytes=4) as mounted:
+        if not mounted:
+            pytest.skip("no small file system can be mounted here (needs root)")
+        yield tmp_path / "memory"
 
 
 def test_a_good_disk_has_nothing_but_ok(tmp_path):

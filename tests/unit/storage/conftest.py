@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import pytest
 from storage.records import AddResult, JobRecord, NewDeliveryJob, NewDerived, NewInstance, NewJob
 from storage.states import JobKind
 from storage.store import Store, open_store, upgrade
+from tests.disks import small_disk as small_disk_at
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -188,14 +188,8 @@ def make_scene(clock: HandClock) -> Callable[[Store], Scene]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(disk)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("a small tmpfs cannot be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    """A tmpfs of 2 MiB; skipped where mounting is not allowed."""
+    with small_disk_at(tmp_path / "disk", mebibytes=2) as mounted:
+        if not mounted:
+            pytest.skip("no small file system can be mounted here (needs root)")
+        yield tmp_path / "disk"
