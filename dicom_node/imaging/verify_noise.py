@@ -18,23 +18,21 @@ def noise_of(volume: Sequence[Pair], cells_of: Callable[[Pair], Cells]) -> float
 
     `cells_of` reads the pixels of the source once more: a volume that keeps its mean never needs them.
     """
-    from engine.noise import (
-        estimate_noise,
-    )  # loads PyTorch, which a process that only looks at headers spares
+    # Loads PyTorch, which a process that only looks at headers spares.
+    from engine.noise import estimate_noise
 
     try:
         stack = make_stack([pair.source.header for pair in volume])
         pairs = [volume[index] for index in stack.order]
         real, valid = zip(*(_real(pair, cells_of(pair)) for pair in pairs), strict=True)
-        return estimate_noise(
-            Volume(np.stack(real), stack.affine, IntensityUnit.ARBITRARY, np.stack(valid))
-        ).sigma
+        whole = Volume(np.stack(real), stack.affine, IntensityUnit.ARBITRARY, np.stack(valid))
+        return estimate_noise(whole).sigma
     except (ReasonedError, ValueError):
         return 0.0
 
 
 def _real(pair: Pair, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-    """Real values of a slice, and where it was measured."""
+    """Real values of a slice and where it was measured, (rows, columns) each."""
     header = pair.source.header
     layout, (slope, intercept) = header.pixels, header.rescale
     padding = padding_of(pair.source.dataset, layout)
