@@ -10,7 +10,6 @@ import hashlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -42,6 +41,8 @@ from dicom_node.pipeline.delivery import DeliverySender
 from storage.store import Store
 
 log = structlog.get_logger(__name__)
+
+_STANDARD_INPUT = 0
 
 
 class Role(StrEnum):
@@ -258,7 +259,7 @@ def _stop_event() -> threading.Event:
 
     def watch() -> None:
         # Not through sys.stdin: its lock, held by this thread for ever, would break the interpreter's exit.
-        while os.read(sys.stdin.fileno(), 4096):
+        while os.read(_STANDARD_INPUT, 4096):
             pass
         stop.set()
 

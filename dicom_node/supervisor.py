@@ -3,16 +3,15 @@
 Separate processes, so that a decoder that eats all memory cannot take the receiver along and a busy
 interpreter cannot slow a C-STORE answer. A child that ends unasked is started again with growing
 waits. Children watch their standard input: when the supervisor dies, however it dies, they end too.
+The supervisor itself stays a single thread without open connections, because its children are forks.
 """
 
 from __future__ import annotations
 
+import gc
 import signal
-import subprocess
-import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +27,7 @@ from dicom_node.node import Role
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.operations import check_enhancers, local_account, open_node_store
+from dicom_node.role_process import RoleProcess
 from storage.errors import StorageError
 from storage.node_lock import NodeLock
 
@@ -43,7 +43,7 @@ class Child:
     """One role's process and when it may be started again."""
 
     role: Role
-    process: subprocess.Popen[bytes] | None = None
+    process: RoleProcess | None = None
     started_at: float = 0.0
     failures: int = 0
     not_before: float = field(default=0.0)
@@ -69,6 +69,9 @@ class Supervisor:
         try:
             return self._run()
         finally:
+            for child in self._children:
+                if child.process is not None:
+                    child.process.close()
             lock.release()
 
     def _run(self) -> int:
@@ -78,6 +81,9 @@ class Supervisor:
         log.info(
             events.NODE_STARTED, port=self._settings.node.port, ae_titles=list(self._settings.node.ae_titles)
         )
+        # What is loaded by now is shared with the children, as long as no collection touches it.
+        gc.collect()
+        gc.freeze()
         while not self._stop.is_set():
             for child in self._children:
                 self._tend(child)
@@ -109,19 +115,15 @@ class Supervisor:
             child.failures += 1
             wait_s = min(_LONGEST_WAIT_S, 0.5 * 2 ** (child.failures - 1))
             child.not_before = now + wait_s
+            child.process.close()
             child.process = None
             log.error(events.PROCESS_EXITED, role=str(child.role), exit_status=code, restart_in_s=wait_s)
         if now >= child.not_before:
             self._start(child, now)
 
     def _start(self, child: Child, now: float) -> None:
-        """Start one role in a process of its own; it ends when its standard input closes."""
-        child.process = subprocess.Popen(
-            [sys.executable, "-m", "dicom_node", "role", str(child.role), "--config", str(self._config)],
-            stdin=subprocess.PIPE,
-            # A terminal's Ctrl-C must reach the supervisor alone, or the order of draining is lost.
-            start_new_session=True,
-        )
+        """Start one role in a process of its own; it ends when the supervisor does."""
+        child.process = RoleProcess(child.role, self._config)
         child.started_at = now
         log.info(events.PROCESS_STARTED, role=str(child.role), pid=child.process.pid)
 
@@ -131,18 +133,12 @@ class Supervisor:
         deadline = time.monotonic() + limit.total_seconds()
         running = [child.process for child in self._children if child.process is not None]
         for process in running:
-            with suppress(ProcessLookupError):
-                process.terminate()
+            process.terminate()
         killed = 0
         for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if not process.ends_within(max(0.1, deadline - time.monotonic())):
                 process.kill()
-                process.wait()
                 killed += 1
-            if process.stdin is not None:
-                process.stdin.close()
         self._note_stop()
         log.info(events.NODE_STOPPED, killed=killed)
         return 1 if killed else 0

@@ -17,9 +17,8 @@ from dicom_node.imaging.verify_nifti import verify_nifti
 from dicom_node.offline.inputs import Item, NiftiItem, SeriesItem
 from dicom_node.offline.memory import PeakMemory
 from dicom_node.offline.request import MINIMUM_SLICES
+from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
 from dicom_node.pipeline.stages import (
-    AttemptSpec,
-    SourceFile,
     StageClock,
     StageListener,
     check,

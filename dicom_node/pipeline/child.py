@@ -24,7 +24,8 @@ from typing import Any, TextIO
 
 from dicom_node.imaging.derived_writer import DerivedInstance
 from dicom_node.observability.logs import configure, describe_error
-from dicom_node.pipeline.stages import AttemptSpec, reason_of, run_attempt
+from dicom_node.pipeline.attempt import AttemptSpec
+from dicom_node.pipeline.stages import reason_of, run_attempt
 from engine.enhancer import CancelToken, Enhancer
 from engine.errors import EnhancementCancelledError
 from engine.registry import build_enhancer

@@ -20,10 +20,10 @@ from config.settings import Settings
 from dicom_node import __version__
 from dicom_node.errors import Reason
 from dicom_node.observability import events
+from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
 from dicom_node.pipeline.executor import AttemptCanceledError, AttemptFailedError, EnhancementProcess
 from dicom_node.pipeline.heartbeat import Heartbeat
 from dicom_node.pipeline.retry import RetryPolicy, decide
-from dicom_node.pipeline.stages import AttemptSpec, SourceFile
 from storage.errors import LostClaimError
 from storage.records import JobRecord, NewDeliveryJob, NewDerived
 from storage.states import JobKind, JobState, Stage

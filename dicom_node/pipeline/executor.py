@@ -20,7 +20,7 @@ from typing import IO, Any
 import structlog
 
 from dicom_node.errors import Reason, ReasonedError
-from dicom_node.pipeline.stages import AttemptSpec
+from dicom_node.pipeline.attempt import AttemptSpec
 
 log = structlog.get_logger(__name__)
 

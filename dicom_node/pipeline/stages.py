@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dicom_node.imaging.series import derive_source, read_source, verify_source
 from dicom_node.imaging.series_reader import SourceSeries, SourceVolume
 from dicom_node.imaging.uids import UidPlan
 from dicom_node.pipeline.accompany import accompany
+from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
 from engine.enhancer import CancelToken, EnhancementResult, EnhanceOptions, Enhancer, Progress
 from engine.errors import EngineError, OutOfRangeError, UnsafeOutputError
 from engine.guardrails import GuardReport, guard
@@ -39,55 +40,6 @@ class SourceChangedError(ReasonedError):
 
     def __init__(self, sop_instance_uid: str) -> None:
         super().__init__(Reason.SOURCE_CHANGED, f"SOP instance {sop_instance_uid}.")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One stored instance of the series: where it lies and what its data set must hash to."""
-
-    path: Path
-    sop_instance_uid: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class AttemptSpec:
-    """Everything one attempt needs, JSON-ready; equal specs give equal pixels on one machine."""
-
-    job_key: str
-    sources: tuple[SourceFile, ...]
-    enhancer: str
-    options: Mapping[str, str | int | float | bool]
-    strength: float
-    policy: Mapping[str, Any]
-    neighbours: tuple[Path, ...]
-    directory: Path
-    assembly: Mapping[str, Any]
-    node_version: str
-    processed_at: str
-    companions: Mapping[str, bool] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for the pipe to the enhancement process."""
-        plain = asdict(self)
-        plain["sources"] = [{**asdict(source), "path": str(source.path)} for source in self.sources]
-        plain["neighbours"] = [str(path) for path in self.neighbours]
-        plain["directory"] = str(self.directory)
-        return plain
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> AttemptSpec:
-        """Inverse of `as_json`."""
-        return cls(
-            **{
-                **plain,
-                "sources": tuple(
-                    SourceFile(Path(s["path"]), s["sop_instance_uid"], s["digest"]) for s in plain["sources"]
-                ),
-                "neighbours": tuple(Path(path) for path in plain["neighbours"]),
-                "directory": Path(plain["directory"]),
-            }
-        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,25 +94,29 @@ def run(
     say: Callable[[str], object],
     slices: int = 30,
     minutes: float = math.inf,
+    worlds: int = 1,
 ) -> Report:
     """Run so many points (all when None), chosen and ordered by the seed; a world for each 25 of them.
 
-    After so many minutes no further point is begun.
+    After so many minutes no further point is begun. So many worlds are at work at once: most of a point is waiting.
     """
     rng, begin = random.Random(seed), time.monotonic()
     counts = measure(folder / "clean", slices)
     every = [*call_points(counts), *named_steps(slices)]
     picked = chosen(every, points, rng)
     say(f"seed {seed}: {len(picked)} of {len(every)} points")
-    outcomes: list[Outcome] = []
-    faults: list[str] = []
-    for number, start in enumerate(range(0, len(picked), WORLD_SIZE)):
-        if time.monotonic() - begin > 60 * minutes:
-            break
-        some = picked[start : start + WORLD_SIZE]
-        done, wrong = run_world(folder / f"world-{number}", some, slices, say, until=begin + 60 * minutes)
-        outcomes += done
-        faults += wrong
+    until = begin + 60 * minutes
+    shares = [picked[start : start + WORLD_SIZE] for start in range(0, len(picked), WORLD_SIZE)]
+
+    def one(number: int) -> tuple[list[Outcome], list[str]]:
+        if time.monotonic() > until:
+            return [], []
+        return run_world(folder / f"world-{number}", shares[number], slices, say, until=until)
+
+    with ThreadPoolExecutor(worlds) as pool:
+        results = list(pool.map(one, range(len(shares))))
+    outcomes = [outcome for done, _ in results for outcome in done]
+    faults = [fault for _, wrong in results for fault in wrong]
     return report_of(outcomes, faults, seed=seed, slices=slices, seconds=time.monotonic() - begin)
 
 
@@ -308,6 +313,7 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="begin no point after so many (default: no limit)"
     )
+    parser.add_argument("--worlds", type=int, default=1, help="how many at once (default: 1)")
     parser.add_argument("--json", type=Path, default=None, help="where the report goes")
     asked = parser.parse_args()
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**6)
@@ -319,6 +325,7 @@ def main() -> int:
         say=lambda line: print(line, flush=True),
         slices=asked.slices,
         minutes=asked.minutes,
+        worlds=asked.worlds,
     )
     summary = {key: value for key, value in asdict(report).items() if key not in ("outcomes",)}
     print(json.dumps(summary, indent=2))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pydicom import dcmread
@@ -27,6 +27,7 @@ from dicom_node.network import scu
 from dicom_node.node import Role
 from dicom_node.operations import Operations, SeriesStory, open_node_store
 from dicom_node.pipeline.stages import data_set_digest
+from dicom_node.role_process import play
 from engine.phantom import head_phantom, noisy_ct
 from storage.errors import NotFoundError
 from storage.store import Store
@@ -68,29 +69,30 @@ class Sent:
     acknowledged: set[str] = field(default_factory=set)
 
 
+# Roles are forked from a process that has loaded everything, as the supervisor's are.
+_NURSERY = multiprocessing.get_context("forkserver")
+_NURSERY.set_forkserver_preload(["dicom_node.role_process", __name__])
+
+
 class RoleProcess:
     """One role of the node in a process of its own."""
 
     def __init__(self, role: Role, config: Path, log: Path) -> None:
         self.role = role
-        with log.open("ab") as stream:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "dicom_node", "role", str(role), "--config", str(config)],
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
+        theirs, self._ours = _NURSERY.Pipe(duplex=False)
+        self._process = _NURSERY.Process(target=_play, args=(role, config, log, theirs))
+        self._process.start()
+        theirs.close()
 
     @property
     def pid(self) -> int:
         """Its number."""
-        return self._process.pid
+        return self._process.pid or 0
 
     @property
     def alive(self) -> bool:
         """Whether it still runs. One whose first thread has ended is dead, though others may be on their way out."""
-        if self._process.poll() is not None:
+        if not self._process.is_alive():
             return False
         try:
             return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
@@ -100,17 +102,15 @@ class RoleProcess:
     def kill(self) -> None:
         """SIGKILL, its children too: their input ends with it."""
         self._process.kill()
-        self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._process.join()
+        self._ours.close()
 
     def stop(self) -> int:
         """Ask it to end as the supervisor would; the exit status."""
-        self._process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(60)
+        self._process.terminate()
+        self._process.join(60)
         self.kill()
-        return self._process.returncode
+        return self._process.exitcode or 0
 
     def signal(self, number: int) -> None:
         """Send any other signal."""
@@ -118,9 +118,16 @@ class RoleProcess:
 
     def wait_for_death(self, seconds: float) -> bool:
         """Whether it ends within that time."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
+        self._process.join(seconds)
         return not self.alive
+
+
+def _play(role: Role, config: Path, log: Path, standard_input: Connection[Any, Any]) -> None:
+    """Be the role, with what it writes in the log."""
+    with log.open("ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    play(role, config, standard_input.fileno())
 
 
 class World:

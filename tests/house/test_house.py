@@ -53,9 +53,11 @@ def test_no_function_is_longer_than_sixty_lines(path: Path) -> None:
             assert length <= 60, f"{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("module", ["dicom_node.cli.main", "dicom_node.node"])
+@pytest.mark.parametrize(
+    "module", ["dicom_node.cli.main", "dicom_node.role_process", "dicom_node.pipeline.enhance"]
+)
 def test_the_command_line_and_a_process_of_the_node_load_nothing_that_computes(module: str) -> None:
-    """Receiver and sender are several small processes; torch alone takes 200 MiB of each."""
+    """Receiver, sender and worker are small processes; torch alone takes 200 MiB, and below the worker only."""
     code = (
         f"import sys, {module}; sys.exit(any(one in sys.modules for one in ('torch', 'scipy', 'highdicom')))"
     )

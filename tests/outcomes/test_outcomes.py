@@ -35,8 +35,9 @@ from dicom_node.imaging.summary import summarise
 from dicom_node.imaging.verify_tools import validator_messages
 from dicom_node.intake.admission import identify
 from dicom_node.network.received import AssociationInfo, ReceivedInstance
+from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
 from dicom_node.pipeline.executor import AttemptFailedError, EnhancementProcess
-from dicom_node.pipeline.stages import AttemptSpec, SourceFile, data_set_digest
+from dicom_node.pipeline.stages import data_set_digest
 
 FOLDER = os.environ.get("DICOM_NODE_OUTCOMES")
 FULL = FOLDER is not None

@@ -364,6 +364,13 @@ def test_the_node_ends_when_its_supervisor_is_killed(
     node = start_node()
     pids = [int(str(event["pid"])) for event in node.events(events.PROCESS_STARTED)]
     assert len(pids) == 3
+    for pid in pids:
+        # Nothing of the supervisor's is held on to: neither its lock nor a pipe that ends another role.
+        held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if int(entry.name) > 2}
+        assert not [name for name in held if name.endswith(".node")]
+        own = {str(Path(f"/proc/{other}/fd/0").readlink()) for other in pids}
+        assert len(own) == 3
+        assert not own & held
 
     assert node._process is not None
     node._process.kill()

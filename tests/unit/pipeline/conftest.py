@@ -9,7 +9,8 @@ import pytest
 from pydicom import dcmread
 
 from dicom_node.imaging.phantom_series import write_ct_series
-from dicom_node.pipeline.stages import AttemptSpec, SourceFile, data_set_digest
+from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
+from dicom_node.pipeline.stages import data_set_digest
 from engine.phantom import head_phantom, noisy_ct
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.imaging.phantom_series import write_ct_series
-from dicom_node.pipeline.stages import AttemptResult, AttemptSpec, SourceFile, data_set_digest, run_attempt
+from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
+from dicom_node.pipeline.stages import AttemptResult, data_set_digest, run_attempt
 from engine.enhancer import CancelToken, no_progress
 from engine.phantom import head_phantom, noisy_ct
 from engine.registry import build_enhancer

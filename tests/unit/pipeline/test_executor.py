@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from dicom_node.errors import Reason
+from dicom_node.pipeline.attempt import AttemptSpec
 from dicom_node.pipeline.executor import AttemptCanceledError, AttemptFailedError, EnhancementProcess
-from dicom_node.pipeline.stages import AttemptSpec
 
 MINUTE = timedelta(minutes=1)
 MakeSpec = Callable[..., AttemptSpec]
