@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -51,7 +52,7 @@ def current_revision(database_url: str) -> str | None:
 
 def head_revision() -> str:
     """The revision this version works with."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = _scripts().get_current_head()
     if head is None:
         raise SchemaError("the package holds no migrations")
     return head
@@ -59,8 +60,13 @@ def head_revision() -> str:
 
 def known_revisions() -> frozenset[str]:
     """Every revision this version can work on from."""
-    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
-    return frozenset(script.revision for script in scripts)
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    """The migrations of this version; read once, for they do not change under a running process."""
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:

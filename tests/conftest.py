@@ -22,6 +22,8 @@ from uuid import uuid4
 import pytest
 import structlog
 
+from storage.store import upgrade
+
 
 @pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
@@ -32,6 +34,20 @@ def log_as_before() -> Iterator[None]:
     root.handlers[:], logging.raiseExceptions = handlers, strict
     root.setLevel(level)
     structlog.configure(**structured)
+
+
+@pytest.fixture(scope="session")
+def make_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Put an SQLite database with the schema and nothing in it at a path; its URL. Migrating once is enough."""
+    template = tmp_path_factory.mktemp("empty") / "node.db"
+    upgrade(f"sqlite:///{template}")
+
+    def make(path: Path) -> str:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(template, path)
+        return f"sqlite:///{path}"
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ def require(tool: str) -> str:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, make_database: Callable[[Path], str]) -> Iterator[Store]:
     directory = tmp_path / "node-data"
-    with open_store(f"sqlite:///{directory / 'node.db'}", directory) as opened:
+    with open_store(make_database(directory / "node.db"), directory) as opened:
         yield opened
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +27,7 @@ from dicom_node.web.site import build_site
 from engine.volume import IntensityUnit, Volume
 from storage.records import NewDeliveryJob, NewDerived, NewInstance, NewJob
 from storage.states import JobKind
-from storage.store import Store, open_store, upgrade
+from storage.store import Store, open_store
 
 ORIGIN = "https://node.test"
 PASSWORD = "correct horse battery staple"
@@ -93,20 +92,10 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the schema and nothing in it: migrating once is enough."""
-    path = tmp_path_factory.mktemp("empty") / "node.db"
-    upgrade(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def store(settings: Settings, clock: HandClock, empty_database: Path) -> Iterator[Store]:
-    settings.storage.directory.mkdir(mode=0o700)
-    shutil.copy(empty_database, settings.storage.directory / "node.db")
-    section = settings.storage
-    with open_store(section.resolved_database_url, section.directory, now=clock) as opened:
+def store(settings: Settings, clock: HandClock, make_database: Callable[[Path], str]) -> Iterator[Store]:
+    directory = settings.storage.directory
+    with open_store(make_database(directory / "node.db"), directory, now=clock) as opened:
         yield opened
 
 

@@ -22,8 +22,8 @@ LEASE = timedelta(seconds=60)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path / 'node.db'}", tmp_path / "data") as opened:
+def store(tmp_path: Path, make_database: Callable[[Path], str]) -> Iterator[Store]:
+    with open_store(make_database(tmp_path / "node.db"), tmp_path / "data") as opened:
         yield opened
 
 

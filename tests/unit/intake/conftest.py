@@ -75,12 +75,12 @@ def make_received() -> Callable[..., ReceivedInstance]:
 
 
 @pytest.fixture
-def open_store_with(tmp_path: Path) -> Iterator[Callable[..., Store]]:
+def open_store_with(tmp_path: Path, make_database: Callable[[Path], str]) -> Iterator[Callable[..., Store]]:
     opened: list[Store] = []
 
     def build(**limits: Any) -> Store:
         directory = tmp_path / "node-data"
-        store = open_store(f"sqlite:///{directory / 'node.db'}", directory, **limits)
+        store = open_store(make_database(directory / "node.db"), directory, **limits)
         opened.append(store)
         return store
 

@@ -152,10 +152,16 @@ def postgres_url(postgres, postgres_template: str) -> Iterator[str]:
     postgres.drop(url)
 
 
+@pytest.fixture
+def migrated_url(tmp_path: Path, make_database: Callable[[Path], str]) -> str:
+    """A migrated SQLite database of its own."""
+    return make_database(tmp_path / "node.db")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """Every test of the store runs on both databases."""
-    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    url: str = request.getfixturevalue("migrated_url" if request.param == "sqlite" else "postgres_url")
     return url
 
 
