@@ -20,6 +20,7 @@ from pydicom import dcmread
 from dicom_node.demo.bench import RunningNode, free_port
 from dicom_node.imaging.phantom_series import write_ct_series, write_mr_series
 from engine.phantom import head_phantom, noisy_ct, noisy_mr
+from tests.nursery import ForkedNode
 
 NODE_CONFIG = """\
 node:
@@ -169,7 +170,7 @@ def node(orthanc: Orthanc, tmp_path: Path) -> Iterator[RunningNode]:
             host=host, port=port, pacs_ae=orthanc.ae_title, pacs_host=orthanc.host, pacs_port=orthanc.port
         )
     )
-    running = RunningNode(config)
+    running = ForkedNode(config)
     orthanc.raw("PUT", "/modalities/enhance", json.dumps(["ENHANCE", host, port]).encode())
     running.start()
     yield running

@@ -65,14 +65,18 @@ class RunningNode:
 
     def start(self) -> None:
         """Start the node and wait until it answers a C-ECHO."""
+        self._process = self._launch()
+        # Ten seconds on a quiet machine; a busy one is no reason to call a node dead.
+        self.wait_for(self.answers, timedelta(seconds=180), "a C-ECHO answer")
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """Start `dicom-node serve` in a new interpreter."""
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "dicom_node", "serve", "--config", str(self.config)],
                 stderr=log,
                 env=self._environ,
             )
-        # Ten seconds on a quiet machine; a busy one is no reason to call a node dead.
-        self.wait_for(self.answers, timedelta(seconds=180), "a C-ECHO answer")
 
     def stop(self) -> int:
         """Drain with SIGTERM as an administrator would; returns the exit status."""

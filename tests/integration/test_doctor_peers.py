@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from dicom_node.doctor.exchange import check_exchange
 from dicom_node.doctor.findings import Level
 from dicom_node.doctor.keeping import check_commitment
 from dicom_node.doctor.peers import check_peer
+from tests.nursery import dicom_node
 
 
 def archive(port: int, **changes: Any) -> Peer:
@@ -160,5 +160,4 @@ def test_the_command_ends_with_1_on_a_problem_and_0_without(start_storescp, tmp_
 
 
 def doctor(folder, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dicom_node", "doctor", "-c", str(folder / "node.yaml"), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    return dicom_node("doctor", "-c", folder / "node.yaml", *options)

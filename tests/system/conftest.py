@@ -13,6 +13,7 @@ from dicom_node.demo.archive import Archive
 from dicom_node.demo.bench import RunningNode, free_port
 from dicom_node.imaging.phantom_series import write_ct_series
 from engine.phantom import head_phantom, noisy_ct
+from tests.nursery import ForkedNode
 
 CONFIG = """\
 node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
@@ -116,7 +117,7 @@ def _nodes(folder: Path, archive_port: int) -> Iterator[Callable[..., RunningNod
             )
             + extra
         )
-        node = RunningNode(config)
+        node = ForkedNode(config)
         nodes.append(node)
         if run:
             node.start()

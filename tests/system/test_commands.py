@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,13 +17,13 @@ from dicom_node.imaging.phantom_series import write_ct_series
 from dicom_node.operations import send_folder
 from engine.phantom import head_phantom
 from storage.states import SeriesState
+from tests.nursery import dicom_node
 
 LIMIT = timedelta(seconds=120)
 
 
 def command(node: RunningNode, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "dicom_node", *map(str, arguments), "--config", str(node.config)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return dicom_node(*arguments, "--config", node.config)
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from storage.store import open_store
+from tests.nursery import dicom_node
 
 
 def audit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dicom_node", "audit", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return dicom_node("audit", *arguments, cwd=cwd)
 
 
 @pytest.fixture

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dicom_node", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+from tests.nursery import dicom_node as run
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,10 @@ def test_db_upgrade_brings_an_empty_folder_to_the_current_schema(site: Path) -> 
 
 
 def test_help_says_that_this_is_for_research_use_only(tmp_path: Path) -> None:
-    assert "Research use only" in run("--help", cwd=tmp_path).stdout
+    command = [sys.executable, "-m", "dicom_node", "--help"]
+    helped = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert helped.returncode == 0
+    assert "Research use only" in helped.stdout
 
 
 @pytest.mark.parametrize(

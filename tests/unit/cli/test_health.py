@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dicom_node.demo.archive import Archive
 from dicom_node.demo.bench import free_port
+from tests.nursery import dicom_node
 
 
 def exit_status(tmp_path: Path, port: int, extra: str = "") -> int:
     config = tmp_path / "node.yaml"
     config.write_text(f"node: {{ae_titles: [ENHANCE], port: {port}{extra}}}\n")
-    command = [sys.executable, "-m", "dicom_node", "health", "--config", str(config)]
-    return subprocess.run(command, capture_output=True, check=False).returncode
+    return dicom_node("health", "--config", config).returncode
 
 
 @pytest.mark.parametrize("title", ["ENHANCE", "ANOTHER"], ids=["answered", "rejected"])

@@ -16,6 +16,7 @@ from config.settings import load_settings
 from dicom_node.doctor.entries import entries
 from dicom_node.doctor.findings import Level
 from dicom_node.doctor.unsafe import UnsafeError, check_safety, refuse_unsafe
+from tests.nursery import dicom_node
 
 
 @pytest.fixture
@@ -134,8 +135,7 @@ def test_an_expired_certificate_does_not_start(tls, authority):
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dicom_node", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return dicom_node(*arguments, timeout=120)
 
 
 # --- what to enter on the other side
