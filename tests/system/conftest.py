@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from dicom_node.demo.bench import RunningNode, free_port
 from dicom_node.imaging.phantom_series import write_ct_series
 from engine.phantom import head_phantom, noisy_ct
 from tests.nursery import ForkedNode
+from tests.sites import Answer, Site, success
 
 CONFIG = """\
 node: {{ae_titles: [ENHANCE], host: 127.0.0.1, port: {port}}}
@@ -36,10 +38,17 @@ LIMIT = timedelta(seconds=120)
 
 
 @pytest.fixture(scope="session")
-def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A noisy CT head phantom: 16 slices of 128x128."""
+def new_series(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[Path]]:
+    """Write a noisy CT head phantom, 16 slices of 128x128, under UIDs of its own."""
     clean = head_phantom(shape=(16, 128, 128), spacing_mm=(3.0, 1.8, 1.8))
-    return write_ct_series(noisy_ct(clean, 20.0, seed=3), tmp_path_factory.mktemp("scanner"))
+    noisy, seeds = noisy_ct(clean, 20.0, seed=3), count()
+    return lambda: write_ct_series(noisy, tmp_path_factory.mktemp("scanner"), seed=next(seeds))
+
+
+@pytest.fixture(scope="session")
+def series(new_series: Callable[[], list[Path]]) -> list[Path]:
+    """The series of most tests that have a node of their own."""
+    return new_series()
 
 
 @pytest.fixture(scope="session")
@@ -72,11 +81,20 @@ def start_node(tmp_path: Path, archive_port: int) -> Iterator[Callable[..., Runn
 
 
 @pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningNode, Archive]]:
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One node and its archive for the tests of a module that do not mind what was sent before."""
     folder, port = tmp_path_factory.mktemp("site"), free_port()
     with _archives(folder, port) as archive, _nodes(folder, port) as node:
-        yield node(), archive()
+        site = Site(node(), archive(lambda uid: site.answer(uid)), success)  # noqa: PLW0108 (tests set it anew)
+        yield site
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    """The shared site as one test sees it: an archive that takes everything, and nothing in it."""
+    shared_site.answer = success
+    shared_site.before = frozenset(shared_site.archive.series())
+    return shared_site
 
 
 @contextmanager
@@ -84,7 +102,7 @@ def _archives(folder: Path, port: int) -> Iterator[Callable[..., Archive]]:
     """Start archives that end with the block."""
     with ExitStack() as running:
 
-        def start(answer: Callable[[str], int] = lambda _uid: 0x0000) -> Archive:
+        def start(answer: Answer = success) -> Archive:
             return running.enter_context(Archive(folder / "archive", port=port, answer=answer))
 
         yield start

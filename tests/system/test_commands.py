@@ -18,6 +18,7 @@ from dicom_node.operations import send_folder
 from engine.phantom import head_phantom
 from storage.states import SeriesState
 from tests.nursery import dicom_node
+from tests.sites import Site
 
 LIMIT = timedelta(seconds=120)
 
@@ -27,9 +28,9 @@ def command(node: RunningNode, *arguments: str | Path) -> subprocess.CompletedPr
 
 
 @pytest.fixture(scope="module")
-def done(shared_site: tuple[RunningNode, Archive], series: list[Path]) -> tuple[RunningNode, Archive, str]:
+def done(shared_site: Site, series: list[Path]) -> tuple[RunningNode, Archive, str]:
     """A node that has enhanced and delivered one series; its tests run in order and add to what is there."""
-    node, archive = shared_site
+    node, archive = shared_site.node, shared_site.archive
     send_folder(node.peer, series[0].parent, lambda _uid, _status, _comment: True)
     uid = str(dcmread(series[0], stop_before_pixels=True).SeriesInstanceUID)
     node.await_end(uid, LIMIT)
@@ -119,12 +120,11 @@ def test_routes_test_names_the_clause_that_failed(
 
 
 def test_series_that_are_not_enhanced_say_why(
-    start_node: Callable[..., RunningNode],
-    start_archive: Callable[..., Archive],
+    site: Site,
     series: list[Path],
     tmp_path: Path,
 ) -> None:
-    archive, node = start_archive(), start_node()
+    node = site.node
     expected = {
         _variant(series, tmp_path / "scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]): "LOCALIZER",
         _variant(series, tmp_path / "map", ImageType=["DERIVED", "PRIMARY", "MIP"]): "NOT_SOURCE_IMAGE",
@@ -140,7 +140,7 @@ def test_series_that_are_not_enhanced_say_why(
         assert (story.series.state, story.series.reason) == (SeriesState.SKIPPED, reason)
         assert story.verdict.startswith("Not enhanced: ")
         assert story.jobs == ()
-    assert archive.series() == []
+    assert site.derived() == []
 
 
 def test_a_route_can_name_the_diffusion_model_and_the_derived_objects_name_it_too(

@@ -20,10 +20,12 @@ from dicom_node.network import scu
 from dicom_node.observability import events
 from storage.states import JobKind, JobState, SeriesState
 from tests.disks import small_disk as small_disk_at
+from tests.sites import Site
 
 LIMIT = timedelta(seconds=120)
 StartNode = Callable[..., RunningNode]
 StartArchive = Callable[..., Archive]
+NewSeries = Callable[[], list[Path]]
 
 
 def series_uid(paths: list[Path]) -> str:
@@ -42,9 +44,9 @@ def send(node: RunningNode, paths: list[Path]) -> list[int]:
 
 
 def test_an_identical_resend_is_answered_with_success_and_makes_no_new_work(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+    site: Site, new_series: NewSeries
 ) -> None:
-    archive, node = start_archive(), start_node()
+    node, series = site.node, new_series()
     assert set(send(node, series)) == {0x0000}
     first = node.await_end(series_uid(series), LIMIT)
 
@@ -54,13 +56,13 @@ def test_an_identical_resend_is_answered_with_success_and_makes_no_new_work(
     assert [job.id for job in again.jobs] == [job.id for job in first.jobs]
     assert again.series.generation == first.series.generation
     assert again.series.instance_count == len(series)
-    assert len(archive.series()) == 1
+    assert len(site.derived()) == 1
 
 
 def test_the_same_uid_with_other_content_is_kept_beside_the_first_and_holds_the_series(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path], tmp_path: Path
+    site: Site, new_series: NewSeries, tmp_path: Path
 ) -> None:
-    archive, node = start_archive(), start_node()
+    node, series = site.node, new_series()
     changed = dcmread(series[3])
     changed.PixelData = bytes(len(changed.PixelData))
     twin = tmp_path / "twin.dcm"
@@ -71,13 +73,11 @@ def test_the_same_uid_with_other_content_is_kept_beside_the_first_and_holds_the_
     story = node.await_end(series_uid(series), LIMIT)
     assert (story.series.state, story.series.reason) == (SeriesState.HELD, "UID_CONFLICT")
     assert story.series.instance_count == len(series) + 1
-    assert archive.series() == []
+    assert site.derived() == []
 
 
-def test_a_late_instance_opens_the_next_generation(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path]
-) -> None:
-    archive, node = start_archive(), start_node()
+def test_a_late_instance_opens_the_next_generation(site: Site, new_series: NewSeries) -> None:
+    node, series = site.node, new_series()
     send(node, series[:-1])
     node.await_end(series_uid(series), LIMIT)
 
@@ -89,13 +89,11 @@ def test_a_late_instance_opens_the_next_generation(
         "generation two",
     )
     assert story.series.generation == 2
-    assert sorted(archive.instances(uid) for uid in archive.series()) == [len(series) - 1, len(series)]
+    assert sorted(site.archive.instances(uid) for uid in site.derived()) == [len(series) - 1, len(series)]
 
 
-def test_a_missing_slice_holds_the_series_until_it_arrives(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path]
-) -> None:
-    archive, node = start_archive(), start_node()
+def test_a_missing_slice_holds_the_series_until_it_arrives(site: Site, new_series: NewSeries) -> None:
+    node, series = site.node, new_series()
     send(node, series[:7] + series[8:])
     held = node.await_end(series_uid(series), LIMIT)
     assert (held.series.state, held.series.reason) == (SeriesState.HELD, "MISSING_SLICE")
@@ -103,35 +101,35 @@ def test_a_missing_slice_holds_the_series_until_it_arrives(
     send(node, series[7:8])
 
     node.wait_for(
-        lambda: [archive.instances(uid) for uid in archive.series()] == [len(series)], LIMIT, "delivery"
+        lambda: [site.archive.instances(uid) for uid in site.derived()] == [len(series)], LIMIT, "delivery"
     )
     story = node.await_end(series_uid(series), LIMIT)
     assert (story.series.state, story.series.generation) == (SeriesState.STABLE, 2)
 
 
 def test_a_pacs_that_was_down_gets_everything_oldest_first_without_help(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path], long_series: list[Path]
+    start_node: StartNode, start_archive: StartArchive, new_series: NewSeries
 ) -> None:
     node = start_node()
-    for paths in (series, long_series):
+    sent = (new_series(), new_series())
+    for paths in sent:
         send(node, paths)
         node.wait_for(lambda: _when(node, paths, _waiting_for_delivery), LIMIT, "the derived series")  # noqa: B023
     assert any(node.events(events.DELIVERY_DEFERRED))
 
     archive = start_archive()
 
-    stories = [node.await_end(series_uid(paths), LIMIT) for paths in (series, long_series)]
+    stories = [node.await_end(series_uid(paths), LIMIT) for paths in sent]
     deliveries = [next(job for job in story.jobs if job.kind is JobKind.DELIVER) for story in stories]
     assert [job.state for job in deliveries] == [JobState.SUCCEEDED, JobState.SUCCEEDED]
     assert deliveries[0].finished_at < deliveries[1].finished_at
-    assert sorted(archive.instances(uid) for uid in archive.series()) == [len(series), len(long_series)]
+    assert sorted(archive.instances(uid) for uid in archive.series()) == [len(paths) for paths in sent]
 
 
 def test_deliveries_to_a_peer_that_is_switched_off_wait_until_it_is_on(
     start_node: StartNode, start_archive: StartArchive, series: list[Path]
 ) -> None:
-    archive, node = start_archive(), start_node()
-    node.stop()
+    archive, node = start_archive(), start_node(run=False)
     switched_on = node.config.read_text()
     node.config.write_text(switched_on.replace("ae_title: ARCHIVE,", "ae_title: ARCHIVE, enabled: false,"))
     node.start()
@@ -151,11 +149,9 @@ def test_deliveries_to_a_peer_that_is_switched_off_wait_until_it_is_on(
     assert [archive.instances(uid) for uid in archive.series()] == [len(series)]
 
 
-def test_a_permanent_refusal_ends_at_once_with_the_reason(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path]
-) -> None:
-    start_archive(lambda _uid: 0xA900)
-    node = start_node()
+def test_a_permanent_refusal_ends_at_once_with_the_reason(site: Site, new_series: NewSeries) -> None:
+    node, series = site.node, new_series()
+    site.answer = lambda _uid: 0xA900
     send(node, series)
 
     story = node.await_end(series_uid(series), LIMIT)
@@ -168,8 +164,7 @@ def test_a_permanent_refusal_ends_at_once_with_the_reason(
 def test_a_delivery_that_waited_for_as_long_as_allowed_ends_and_says_so(
     start_node: StartNode, series: list[Path]
 ) -> None:
-    node = start_node()
-    node.stop()
+    node = start_node(run=False)
     text = node.config.read_text()
     node.config.write_text(text.replace("backoff_longest: 2 s", "backoff_longest: 2 s, give_up_after: 4 s"))
     node.start()
@@ -184,7 +179,7 @@ def test_a_delivery_that_waited_for_as_long_as_allowed_ends_and_says_so(
 
 
 def test_a_busy_pacs_is_asked_again_and_counts_as_delivered_only_when_every_instance_is(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+    site: Site, new_series: NewSeries
 ) -> None:
     seen: list[str] = []
 
@@ -192,14 +187,15 @@ def test_a_busy_pacs_is_asked_again_and_counts_as_delivered_only_when_every_inst
         seen.append(uid)
         return 0xA700 if len(seen) == 5 else 0x0000
 
-    archive, node = start_archive(busy_once), start_node()
+    node, series = site.node, new_series()
+    site.answer = busy_once
     send(node, series)
 
     story = node.await_end(series_uid(series), LIMIT)
 
     delivery = next(job for job in story.jobs if job.kind is JobKind.DELIVER)
     assert (delivery.state, delivery.attempts) == (JobState.SUCCEEDED, 2)
-    assert archive.instances(archive.series()[0]) == len(series)
+    assert [site.archive.instances(uid) for uid in site.derived()] == [len(series)]
     assert len(seen) == len(series) + 1
 
 
@@ -323,9 +319,7 @@ def test_sigterm_in_the_middle_of_a_delivery_loses_nothing_and_repeats_nothing(
     assert sorted(seen) == sorted(set(seen))
 
 
-def test_a_canceled_delivery_stops_and_can_be_resubmitted(
-    start_node: StartNode, start_archive: StartArchive, series: list[Path]
-) -> None:
+def test_a_canceled_delivery_stops_and_can_be_resubmitted(site: Site, new_series: NewSeries) -> None:
     seen: list[str] = []
 
     def slow(uid: str) -> int:
@@ -333,7 +327,8 @@ def test_a_canceled_delivery_stops_and_can_be_resubmitted(
         time.sleep(0.5)
         return 0x0000
 
-    archive, node = start_archive(slow), start_node()
+    node, series = site.node, new_series()
+    site.answer = slow
     send(node, series)
     job = node.wait_for(lambda: _running_delivery(node, series), LIMIT, "the delivery")
     with node.operations() as operations:
@@ -345,7 +340,8 @@ def test_a_canceled_delivery_stops_and_can_be_resubmitted(
 
     with node.operations() as operations:
         operations.resubmit_job(job, actor="test")
-    node.wait_for(lambda: archive.instances(archive.series()[0]) == len(series), LIMIT, "the rest")
+    (derived,) = site.derived()
+    node.wait_for(lambda: site.archive.instances(derived) == len(series), LIMIT, "the rest")
     assert sorted(seen) == sorted(set(seen))
 
 
