@@ -38,6 +38,8 @@ def find_conflicts(data: Mapping[str, Any]) -> list[Conflict]:
         *_loops(node if isinstance(node, dict) else {}, peers),
         *_unknown_destinations(peers, routes),
         *_ambiguous_senders(peers, routes),
+        *_ambiguous_askers(peers),
+        *_no_lists(peers, routes),
     ]
 
 
@@ -159,3 +161,32 @@ def _ambiguous_senders(
             f"{title} is also the AE title of peers[{earlier}], so {RETURN_TO_SENDER} has two meanings",
             ("peers", earlier, "ae_title"),
         )
+
+
+def _ambiguous_askers(peers: Mapping[int, Mapping[str, Any]]) -> Iterator[Conflict]:
+    """A request for safekeeping comes under an AE title, which has to say whose it is and where to report."""
+    titles: dict[int, dict[str, Any]] = {}
+    for position, peer in peers.items():
+        asked = peer.get("safekeeping")
+        if isinstance(asked, dict):
+            titles[position] = {"ae_title": _text(asked, "ae_title") or _text(peer, "ae_title")}
+    for position, earlier, title in _repeated(titles, "ae_title"):
+        yield Conflict(
+            ("peers", position, "safekeeping"),
+            f"peers[{earlier}] asks for safekeeping as {title} too, so its requests have two owners",
+            ("peers", earlier, "safekeeping"),
+        )
+
+
+def _no_lists(
+    peers: Mapping[int, Mapping[str, Any]], routes: Mapping[int, Mapping[str, Any]]
+) -> Iterator[Conflict]:
+    """A route that wants the sender's list needs a sender that makes one."""
+    if any(peer.get("safekeeping") is not None for peer in peers.values()):
+        return
+    for position, route in routes.items():
+        if route.get("completeness") == "commitment":
+            yield Conflict(
+                ("routes", position, "completeness"),
+                "completeness: commitment needs a peer with safekeeping, whose requests list what was sent",
+            )

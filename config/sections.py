@@ -40,6 +40,7 @@ from config.names import (
     Text,
 )
 from config.quantities import DurationBetween, PercentBetween, SizeBetween
+from config.safekeeping import PeerSafekeeping
 from config.tls import ListenerTls, PeerTls, PlainPath
 
 __all__ = [
@@ -200,6 +201,7 @@ class Peer(Section):
     timeouts: Timeouts = Timeouts()
     tls: PeerTls | None = None
     commitment: PeerCommitment | None = None
+    safekeeping: PeerSafekeeping | None = None
     enabled: bool = True
 
 
@@ -230,7 +232,7 @@ class Route(Section):
     minimum_slices: Annotated[int, whole(at_least=1, at_most=100_000)] = 8
     late_instances: LateInstances | None = None
     count_from: Text | None = None
-    completeness: Literal["geometry", "count", "query"] = "geometry"
+    completeness: Literal["geometry", "count", "query", "commitment"] = "geometry"
 
     @field_validator("send_to")
     @classmethod

@@ -73,6 +73,18 @@ class Settings(Section):
         """Return the peer that `return-to-sender` means for a series from `calling_ae`, or None."""
         return next((peer for peer in self.peers if peer.ae_title == calling_ae.strip()), None)
 
+    def asking_peer(self, calling_ae: str) -> Peer | None:
+        """Return the peer that asks to keep images under this AE title, or None when nobody may."""
+        asked = ((peer, peer.safekeeping) for peer in self.peers)
+        return next(
+            (p for p, own in asked if own and (own.ae_title or p.ae_title) == calling_ae.strip()), None
+        )
+
+    @property
+    def promises(self) -> bool:
+        """Whether any sender may ask to keep its images, and so lists what it has sent."""
+        return any(peer.safekeeping is not None for peer in self.peers)
+
     def calling_title(self, peer: Peer) -> str:
         """Return the AE title under which we call a peer."""
         return peer.calling_ae_title or self.node.ae_titles[0]

@@ -80,6 +80,10 @@ class Reason(StrEnum):
     )
     # --- held for a person
     MISSING_SLICE = "MISSING_SLICE", "At least one slice is missing; nothing is sent until it arrives."
+    LISTED_MISSING = (
+        "LISTED_MISSING",
+        "The sender has listed instances that have not arrived; nothing is sent until they do.",
+    )
     DUPLICATE_POSITION = (
         "DUPLICATE_POSITION",
         "Two slices claim the same position and nothing tells them apart.",

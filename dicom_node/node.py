@@ -29,15 +29,18 @@ from dicom_node.audit.recorder import Recorder
 from dicom_node.audit.shipper import Shipper
 from dicom_node.desk.rules import RouteBook
 from dicom_node.intake.processes import serve_process, serve_receiver
+from dicom_node.intake.safekeeping import KeepRequests
 from dicom_node.intake.stability import StabilitySweeper
 from dicom_node.intake.upkeep import Upkeep
 from dicom_node.network.commitment import report_service
+from dicom_node.network.safekeeping import request_service
 from dicom_node.network.services import ScpService
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.operations import open_node_store
 from dicom_node.pipeline.commitment import CommitmentReports, CommitmentRequester
 from dicom_node.pipeline.delivery import DeliverySender
+from dicom_node.pipeline.safekeeping import Keeper
 from storage.store import Store
 
 log = structlog.get_logger(__name__)
@@ -115,8 +118,11 @@ def run_receiver(
 
 
 def _services(store: Store, settings: Settings) -> tuple[ScpService, ...]:
-    """What the acceptor offers beside storage: destinations report here what they have committed to keep."""
-    return (report_service(CommitmentReports(store, settings).heard),)
+    """What the acceptor offers beside storage: destinations report what they keep, senders ask us to keep."""
+    return (
+        report_service(CommitmentReports(store, settings).heard),
+        request_service(KeepRequests(store, settings).hear),
+    )
 
 
 def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
@@ -157,13 +163,15 @@ def run_worker(store: Store, settings: Settings, stop: threading.Event) -> None:
 
 
 def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
-    """Deliver series and ask for their commitment, a lane per destination, and ship the audit records beside."""
+    """Deliver series and ask for their commitment, answer senders that ask for ours, and ship the audit records."""
     sender = DeliverySender(store, settings, name=_worker_name("sender"), now=store.clock)
     requester = CommitmentRequester(store, settings, now=store.clock)
+    keeper = Keeper(store, settings)
     recorder, shipper = Recorder(store, settings), Shipper(store, settings.audit)
     with _timers(stop) as every:
         every(0.5, "deliver", sender.dispatch)
         every(1.0, "commitment", requester.sweep)
+        every(1.0, "safekeeping", keeper.sweep)
         # In two processes, because a process cannot tell that it is stuck itself.
         every(30.0, "watch", lambda: watch(store))
         every(1.0, "record-audit", recorder.record)
@@ -172,6 +180,7 @@ def run_sender(store: Store, settings: Settings, stop: threading.Event) -> None:
     deadline = time.monotonic() + settings.node.drain.total_seconds() * 0.8
     sender.stop(deadline - time.monotonic())
     requester.stop(max(deadline - time.monotonic(), 0.0))
+    keeper.stop(max(deadline - time.monotonic(), 0.0))
 
 
 def run_web(store: Store, settings: Settings, stop: threading.Event) -> None:

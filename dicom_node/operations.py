@@ -34,6 +34,7 @@ from storage.records import (
     JobRecord,
     SeriesRecord,
 )
+from storage.safekeeping_records import KeepRequestRecord
 from storage.space import CRITICAL_PERCENT, Marks
 from storage.states import JobState, SeriesState
 from storage.store import Store, open_store
@@ -202,6 +203,10 @@ class Operations:
     def commitments(self, *, job_id: int | None = None, limit: int = 200) -> list[CommitmentRecord]:
         """Requests for storage commitment, newest first."""
         return self._store.commitments.list(job_id=job_id, limit=limit)
+
+    def safekeeping(self, *, limit: int = 200) -> list[KeepRequestRecord]:
+        """What senders asked us to keep, newest first."""
+        return self._store.safekeeping.list(limit)
 
     def destinations(self) -> list[DestinationStatus]:
         """How every destination that was ever heard of behaves."""

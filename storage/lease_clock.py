@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from storage.alarms import AlarmCode, raise_alarm
 from storage.clock import Clock, utc_now
 from storage.database import Database
-from storage.link_states import OPEN_COMMITMENT_STATES
+from storage.link_states import OPEN_COMMITMENT_STATES, OPEN_KEEP_STATES
+from storage.safekeeping_tables import KeepRequestRow
 from storage.states import OPEN_JOB_STATES
 from storage.tables import ClockRow, CommitmentRow, DestinationRow, JobRow
 from storage.trail import TrailEvent, add_event
@@ -110,6 +111,11 @@ def _shift(session: Session, jump: timedelta) -> None:
         select(CommitmentRow).where(CommitmentRow.state.in_(OPEN_COMMITMENT_STATES))
     ):
         commitment.not_before += jump
+    for request in session.scalars(select(KeepRequestRow).where(KeepRequestRow.state.in_(OPEN_KEEP_STATES))):
+        request.not_before += jump
+        request.received_at += jump
+        if request.judged_at is not None:
+            request.judged_at += jump
     session.flush()
 
 

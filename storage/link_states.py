@@ -43,6 +43,26 @@ class CommitmentEvent(StrEnum):
     EXPIRE = "expire"
 
 
+class KeepState(StrEnum):
+    """Where one request of a sender stands that asks us to keep what it sent (PS3.4 J.3)."""
+
+    WAITING = "WAITING"  # to be judged, at `not_before`
+    JUDGED = "JUDGED"  # what is promised is fixed; the report is due at `not_before`
+    REPORTED = "REPORTED"  # the sender took the report
+    GIVEN_UP = "GIVEN_UP"  # the report could not be made in time; what was promised is kept all the same
+
+
+class KeepEvent(StrEnum):
+    """What can happen to a request of a sender."""
+
+    POSTPONE = "postpone"  # instances may still arrive
+    JUDGE = "judge"
+    REPORT = "report"
+    DEFER = "defer"  # the report was not taken
+    GIVE_UP = "give_up"
+    REPEAT = "repeat"  # the sender sent the same request again
+
+
 class Promise(StrEnum):
     """What a destination has said about keeping one delivered instance; no value: it is not asked."""
 
@@ -76,7 +96,21 @@ COMMITMENT_TRANSITIONS: Mapping[tuple[CommitmentState, CommitmentEvent], Commitm
     (CommitmentState.ANSWERED, CommitmentEvent.REPORT): CommitmentState.ANSWERED,
 }
 
+KEEP_TRANSITIONS: Mapping[tuple[KeepState, KeepEvent], KeepState] = {
+    (KeepState.WAITING, KeepEvent.POSTPONE): KeepState.WAITING,
+    (KeepState.WAITING, KeepEvent.JUDGE): KeepState.JUDGED,
+    (KeepState.WAITING, KeepEvent.REPEAT): KeepState.WAITING,
+    (KeepState.JUDGED, KeepEvent.REPORT): KeepState.REPORTED,
+    (KeepState.JUDGED, KeepEvent.DEFER): KeepState.JUDGED,
+    (KeepState.JUDGED, KeepEvent.GIVE_UP): KeepState.GIVEN_UP,
+    # What was judged stays judged; the sender may not have heard it.
+    (KeepState.JUDGED, KeepEvent.REPEAT): KeepState.JUDGED,
+    (KeepState.REPORTED, KeepEvent.REPEAT): KeepState.JUDGED,
+    (KeepState.GIVEN_UP, KeepEvent.REPEAT): KeepState.JUDGED,
+}
+
 OPEN_COMMITMENT_STATES = (CommitmentState.WAITING, CommitmentState.ASKED)
+OPEN_KEEP_STATES = (KeepState.WAITING, KeepState.JUDGED)
 
 
 def advance_circuit(state: CircuitState, event: CircuitEvent) -> CircuitState:
@@ -87,3 +121,8 @@ def advance_circuit(state: CircuitState, event: CircuitEvent) -> CircuitState:
 def advance_commitment(state: CommitmentState, event: CommitmentEvent) -> CommitmentState:
     """The state after the event. Raises `IllegalTransitionError` for a pair that the table does not hold."""
     return following(COMMITMENT_TRANSITIONS, state, event)
+
+
+def advance_keeping(state: KeepState, event: KeepEvent) -> KeepState:
+    """The state after the event. Raises `IllegalTransitionError` for a pair that the table does not hold."""
+    return following(KEEP_TRANSITIONS, state, event)

@@ -1,4 +1,4 @@
-"""Deleting what is no longer needed: only what every destination has, and in an order that survives a crash.
+"""Deleting what is no longer needed: only what every destination has and no sender was promised, crash or not.
 
 A file goes in three steps. The tombstone: one transaction checks once more that nothing speaks against it and takes
 the file out of the index. The unlink. The end: the tombstone is dated. A crash between two steps leaves work that
@@ -20,6 +20,7 @@ from storage.database import Database
 from storage.job_rows import SUPERSEDED
 from storage.lease_clock import LeaseClock
 from storage.link_states import Promise
+from storage.safekeeping_tables import KeepItemRow
 from storage.series_rows import change_series, lock_series
 from storage.states import OPEN_JOB_STATES, DeliveryState, JobKind, JobState, SeriesState
 from storage.tables import DeliveryRow, DerivedRow, InstanceRow, JobRow, SeriesRow, TombstoneRow
@@ -165,6 +166,14 @@ def _nothing_to_do() -> ColumnElement[bool]:
     return and_(SeriesRow.state == SeriesState.SKIPPED, ~waiting)
 
 
+def _promised(at: datetime) -> ColumnElement[bool]:
+    """SQL: a sender was promised that this series is kept, and the time of the promise is not over."""
+    item = KeepItemRow
+    return exists().where(
+        item.series_id == SeriesRow.id, or_(item.kept_until.is_(None), item.kept_until > at)
+    )
+
+
 # The age of a series begins with the last thing that happened to it.
 _SINCE: Any = func.coalesce(
     select(func.max(JobRow.finished_at)).where(JobRow.series_id == SeriesRow.id).scalar_subquery(),
@@ -181,7 +190,7 @@ def _candidates(ages: Ages, at: datetime) -> Any:
             ways.append(and_(clause, at - age > _SINCE, SeriesRow.last_received_at < at - age))
     # Nothing configured, nothing deleted.
     wanted = or_(*ways) if ways else SeriesRow.id < 0
-    return select(SeriesRow, _SINCE).where(SeriesRow.purged_at.is_(None), wanted)
+    return select(SeriesRow, _SINCE).where(SeriesRow.purged_at.is_(None), wanted, ~_promised(at))
 
 
 def _candidate(session: Session, row: SeriesRow, since: datetime) -> Candidate:

@@ -29,6 +29,7 @@ from storage.pauses import Pauses
 from storage.retention import Retention
 from storage.reviews import Reviews
 from storage.route_versions import RouteVersions
+from storage.safekeeping import Safekeeping
 from storage.scrub import Scrubber
 from storage.shadow import Shadow
 from storage.space import Marks, Space
@@ -51,6 +52,7 @@ class Store:
     deliveries: Deliveries
     destinations: Destinations
     commitments: Commitments
+    safekeeping: Safekeeping
     trail: Trail
     listing: Listing
     audit: AuditLog
@@ -117,6 +119,7 @@ def open_store(
     clock = LeaseClock(database, now)
     now = now or utc_now
     alarms = Alarms(database, now)
+    scrubber = Scrubber(database, root, clock)
     return Store(
         spool=spool,
         index=Index(database, root, now, clock),
@@ -124,6 +127,7 @@ def open_store(
         deliveries=Deliveries(database, root, now, clock),
         destinations=Destinations(database, clock),
         commitments=Commitments(database, clock),
+        safekeeping=Safekeeping(database, root, clock, scrubber),
         trail=Trail(database, now),
         listing=Listing(database, root),
         audit=AuditLog(database),
@@ -138,7 +142,7 @@ def open_store(
         health=Health(spool, alarms, now),
         watchdog=Watchdog(database, clock),
         retention=Retention(database, root, clock),
-        scrubber=Scrubber(database, root, clock),
+        scrubber=scrubber,
         space=Space(root, marks or Marks(hard_percent=hard_percent, reserve_bytes=reserve_bytes)),
         clock=clock,
         finder=Finder(database),

@@ -67,6 +67,12 @@ class TrailEvent(StrEnum):
     COMMITMENT_ANSWERED = "commitment.answered"
     COMMITMENT_EXPIRED = "commitment.expired"
     COMMITMENT_GIVEN_UP = "commitment.given_up"
+    SERIES_LISTED = "series.listed"  # a held series is looked at again for what its sender listed
+    SAFEKEEPING_ASKED = "safekeeping.asked"  # a sender wants us to keep what it sent
+    SAFEKEEPING_JUDGED = "safekeeping.judged"
+    SAFEKEEPING_PROMISED = "safekeeping.promised"  # instances of one series
+    SAFEKEEPING_REPORTED = "safekeeping.reported"
+    SAFEKEEPING_GIVEN_UP = "safekeeping.given_up"  # the sender could not be told
 
 
 def add_event(

@@ -53,6 +53,16 @@ _DELIVERIES: list[Column] = [
     ("comment", lambda d: d.comment),
     ("updated", lambda d: d.updated_at),
 ]
+_SAFEKEEPING: list[Column] = [
+    ("id", lambda r: r.id),
+    ("from", lambda r: r.calling_ae),
+    ("state", lambda r: r.state),
+    ("instances", lambda r: r.instances),
+    ("not kept", lambda r: r.failed),
+    ("received", lambda r: r.received_at),
+    ("reported", lambda r: r.reported_at),
+    ("message", lambda r: r.message),
+]
 _DESTINATIONS: list[Column] = [
     ("name", lambda d: d.name),
     ("circuit", lambda d: d.circuit),
@@ -95,6 +105,14 @@ def series_list(
     with operations(config) as ops:
         found = ops.series(state=state, limit=limit)
     print_json(found) if json else print_table("Series", found, _SERIES)
+
+
+@series_app.command("promised")
+def series_promised(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """List what senders asked this node to keep, and whether they were told."""
+    with operations(config) as ops:
+        found = ops.safekeeping()
+    print_json(found) if json else print_table("Safekeeping", found, _SAFEKEEPING)
 
 
 @series_app.command("show")

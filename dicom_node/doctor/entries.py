@@ -39,7 +39,10 @@ def _destination(settings: Settings) -> Entry:
             ("Host", _our_host(settings)),
             ("Port", str(node.port)),
             ("TLS", _tls(settings)),
-            ("Services", "Storage SCP, Verification SCP"),
+            (
+                "Services",
+                "Storage SCP, Verification SCP" + (", Storage Commitment SCP" if settings.promises else ""),
+            ),
             ("SOP classes", "; ".join(_named(uid) for uid in STORAGE_SOP_CLASSES)),
             ("Transfer syntaxes", "; ".join(UID(uid).name for uid in storage_transfer_syntaxes())),
             ("Callers admitted", _callers(settings)),
@@ -64,8 +67,18 @@ def _caller(settings: Settings, peer: Peer) -> Entry:
                 if peer.commitment
                 else ()
             ),
+            *(
+                (("Commitment reports from", f"this node, to port {_report_port(peer)}, as SCP"),)
+                if peer.safekeeping
+                else ()
+            ),
         ),
     )
+
+
+def _report_port(peer: Peer) -> int:
+    own = peer.safekeeping
+    return (own.port if own is not None else None) or peer.port
 
 
 def address_towards(host: str, port: int) -> str | None:

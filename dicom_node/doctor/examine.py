@@ -17,7 +17,7 @@ from dicom_node.doctor.disk import check_disk
 from dicom_node.doctor.entries import Entry, entries
 from dicom_node.doctor.exchange import check_exchange
 from dicom_node.doctor.findings import Area, Finding
-from dicom_node.doctor.keeping import check_commitment
+from dicom_node.doctor.keeping import check_commitment, check_safekeeping
 from dicom_node.doctor.model import check_bundle, check_enhancer, enhancers_in_use, shipped_bundles
 from dicom_node.doctor.peers import check_peer
 from dicom_node.doctor.ports import check_port
@@ -90,5 +90,6 @@ def _peers(settings: Settings, *, store: bool) -> Iterator[Finding]:
         yield from check_peer(peer)
         if peer.enabled:
             yield from check_commitment(peer)
+            yield from check_safekeeping(settings, peer)
         if store and peer.enabled:
             yield from check_exchange(settings, peer)

@@ -1,4 +1,4 @@
-"""Storage commitment with each peer that is asked for it: the request there, the report back."""
+"""Storage commitment with each peer that is asked for it, or may ask: the request there, the report back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from dicom_node.doctor.listener import listening
 from dicom_node.errors import AssociationRejectedError, PeerError, Reason
 from dicom_node.network.commitment import COMMITMENT, KeepReport, ask_to_keep, report_service
 from dicom_node.network.presentation import EXPLICIT_LE, IMPLICIT_LE, ProposedContext
+from dicom_node.network.safekeeping import check_reports
 from dicom_node.network.scu import negotiate
 from dicom_node.network.stored_file import Outgoing
 from dicom_node.pipeline.commitment import commitment_peer
+from dicom_node.pipeline.safekeeping import report_peer
 
 _REPORT_S: Final = 30.0
 _LINGER_S: Final = 2.0
@@ -36,6 +38,28 @@ def check_commitment(peer: Peer) -> list[Finding]:
     except PeerError as exc:
         return [_refused(area, exc.detail)]
     return [area.ok(f"{asked.ae_title} at {asked.host}:{asked.port} offers storage commitment.")]
+
+
+def check_safekeeping(settings: Settings, peer: Peer) -> list[Finding]:
+    """Whether a peer that may ask us to keep its images lets us report; nothing for one that may not."""
+    if peer.safekeeping is None:
+        return []
+    area, asked = Area("safekeeping", peer.name), report_peer(peer, peer.safekeeping, None)
+    fix = "The peer's administrator has to accept our AE title as SCP of Storage Commitment; or correct host and port."
+    try:
+        check_reports(asked)
+    except PeerError as exc:
+        return [area.problem(exc.detail, meaning="It never learns what this node promised.", fix=fix)]
+    found = [area.ok(f"{asked.ae_title} at {asked.host}:{asked.port} takes reports of what is kept.")]
+    if settings.retention.enabled and peer.safekeeping.keep_for is None:
+        found.append(
+            area.warning(
+                "Its images are promised for good, and retention is on.",
+                meaning="What it asks for is never deleted, and the disk fills.",
+                fix="Set `keep_for`, if the peer deletes nothing on the strength of the promise.",
+            )
+        )
+    return found
 
 
 def check_report(settings: Settings, peer: Peer, item: Outgoing) -> list[Finding]:

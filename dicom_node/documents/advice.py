@@ -64,6 +64,10 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
     Reason.NO_UNCERTAINTY: (Group.NOTED, "Take an enhancer that does, or switch the map off."),
     Reason.COMPANION_FAILED: (Group.NOTED, "Nothing; the job names the kind of object and of failure."),
     Reason.MISSING_SLICE: (Group.HELD, "Send the missing slices: the series goes on by itself. " + _RELEASE),
+    Reason.LISTED_MISSING: (
+        Group.HELD,
+        "Have the sender send what its evidence names: the series goes on by itself. " + _RELEASE,
+    ),
     Reason.DUPLICATE_POSITION: (Group.HELD, _RELEASE),
     Reason.UID_CONFLICT: (Group.HELD, "Find out who sent the second content. " + _RELEASE),
     Reason.PATIENT_MISMATCH: (Group.HELD, "Correct the patient at the sender and send the series anew."),

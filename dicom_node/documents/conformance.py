@@ -64,7 +64,8 @@ def _implementation() -> str:
 _SEQUENCE = """\
 1. **Receive.** An instance is written, synced, renamed and indexed; only then is its C-STORE answered.
 2. **Assemble.** A series is closed when no association that carried it is open and a quiet period has passed;
-   the end of an association alone means nothing (PS3.4 B.4). A late instance opens it again.
+   the end of an association alone means nothing (PS3.4 B.4). Where its sender asks for storage commitment, what
+   it lists has to have arrived. A late instance opens it again.
 3. **Enhance.** A route decides; a series that is no regular CT or MR volume is left alone with a reason code
    (`dicom-node reasons`).
 4. **Verify.** The derived series is read back and held against its source, assertion by assertion.

@@ -68,6 +68,13 @@ _ANSWERS: Final[tuple[tuple[str, int], ...]] = (
     ("0124 not authorized", 0x0124),
     ("A9xx, Cxxx, any other", 0xC000),
 )
+_FAILURES: Final[tuple[tuple[str, str], ...]] = (
+    ("0110", "damaged, or its UID has several contents"),
+    ("0112", "not here"),
+    ("0119", "here with another SOP class"),
+    ("0122", "of a SOP class that is not accepted"),
+    ("0131", "listed under a Transaction UID that is in use for another list"),
+)
 _VERDICTS: Final[Mapping[Verdict, str]] = {
     Verdict.DELIVERED: "delivered; a warning is kept with the instance",
     Verdict.BUSY: "the association is released; the destination is left alone for a while",
@@ -87,9 +94,19 @@ def services(settings: Settings) -> str:
     commitment = any(peer.commitment is not None for peer in settings.peers)
     rows = [("Verification", _VERIFICATION, "Yes", "Yes")]
     rows += [(UID(uid).name, uid, "Yes" if _is_derived(uid) else "No", "Yes") for uid in STORAGE_SOP_CLASSES]
-    for uid, used in ((_PARAMETRIC_MAP, maps), (_COMPREHENSIVE_SR, reports), (_COMMITMENT, commitment)):
-        rows.append((UID(uid).name, uid, "Yes" if used else "No: not configured", "No"))
+    rows += [
+        (UID(uid).name, uid, _used(used), _used(taken) if taken is not None else "No")
+        for uid, used, taken in (
+            (_PARAMETRIC_MAP, maps, None),
+            (_COMPREHENSIVE_SR, reports, None),
+            (_COMMITMENT, commitment, settings.promises),
+        )
+    ]
     return table(("SOP class", "UID", "SCU (sends)", "SCP (receives)"), rows)
+
+
+def _used(used: bool) -> str:
+    return "Yes" if used else "No: not configured"
 
 
 def _is_derived(uid: str) -> bool:
@@ -140,7 +157,41 @@ def storage_scp(settings: Settings) -> str:
         table(("A-ASSOCIATE-RJ", "when"), rejections),
         "A presentation context that is not in these tables is refused; a message on a refused context ends "
         "with A-ABORT.",
+        *_safekeeping(settings),
     )
+
+
+def _safekeeping(settings: Settings) -> list[str]:
+    """Storage commitment as provider (PS3.4 Annex J), where a sender may ask for it."""
+    rows = [
+        (
+            asked.ae_title or peer.ae_title,
+            f"{asked.host or peer.host}:{asked.port or peer.port}",
+            "for good" if asked.keep_for is None else f"{asked.keep_for.total_seconds() / 86400:g} days",
+            _seconds(asked.wait_for),
+            asked.most_instances,
+            asked.most_open,
+        )
+        for peer in settings.peers
+        if (asked := peer.safekeeping) is not None
+    ]
+    if not rows:
+        return ["Storage commitment is promised to nobody: N-ACTION is answered with 0124."]
+    columns = ("AE title", "report to", "kept", "waits for missing", "instances at most", "open at most")
+    reasons = ", ".join(f"{code} {words}" for code, words in _FAILURES)
+    return [
+        "Storage Commitment Push Model SCP: a request is durable before N-ACTION is answered with 0000, and is "
+        "answered after a restart too. Every listed file is read again; what has the digest it was received with is "
+        "promised, and retention leaves it alone for the time in the table. N-EVENT-REPORT always comes on an "
+        "association of ours, on which we propose the SCP role, with event type 1, or 2 and Failure Reasons: "
+        + reasons
+        + ". It is "
+        "repeated until it is answered with 0000, or for as long as configured. Retrieve AE Title is not sent.",
+        "Storage is on disk, not volatile; images are not retrievable by DICOM from this node.",
+        "N-ACTION statuses: 0000 taken, 0112 not the well-known instance, 0115 a UID is missing or malformed, 0123 not "
+        "action type 1, 0124 this AE may not ask, 0213 too many instances or open requests.",
+        table(columns, rows),
+    ]
 
 
 def storage_scu(settings: Settings) -> str:

@@ -22,9 +22,11 @@ from dicom_node.imaging.series import judge_series, read_headers_of
 from dicom_node.imaging.summary import summarise
 from storage.index import ClosingEvent
 from storage.records import InstanceRecord, NewJob, SeriesRecord
+from storage.safekeeping_records import SentList
 from storage.states import SeriesEvent
 
 _CONFLICTS_SHOWN: Final = 20
+_MISSING_SHOWN: Final = 20
 _LIMITS: Final = frozenset({"most_slices", "most_voxels"})
 # From the weakest to the strongest; only the last three can say that nothing is missing at the ends.
 LADDER: Final = ("quiet", "geometry", "count", "query", "commitment")
@@ -98,9 +100,16 @@ def first_copies(instances: Iterable[InstanceRecord]) -> tuple[InstanceRecord, .
 
 
 def conclude(
-    series: SeriesRecord, assessment: Assessment, settings: Settings, source: SourceCount | None = None
+    series: SeriesRecord,
+    assessment: Assessment,
+    settings: Settings,
+    source: SourceCount | None = None,
+    sent: SentList | None = None,
 ) -> Closing:
-    """Decide what becomes of an assessed series; `source` is what the route's `count_from` answered."""
+    """Decide what becomes of an assessed series.
+
+    `source` is what the route's `count_from` answered, `sent` what its sender listed as sent.
+    """
     route = assessment.choice.route
     evidence = _route_evidence(assessment.choice)
     if assessment.problem is not None:
@@ -109,7 +118,7 @@ def conclude(
     if route is None or route.action == "ignore":
         return _no_business(route, evidence)
     try:
-        found = _examine(series, assessment, route, settings, source)
+        found = _examine(series, assessment, route, settings, source, sent=sent)
     except SkipSeriesError as exc:
         return _closing(SeriesEvent.SKIP, exc, route, evidence)
     except HoldSeriesError as exc:
@@ -146,11 +155,37 @@ def _examine(
     route: Route,
     settings: Settings,
     source: SourceCount | None,
+    *,
+    sent: SentList | None,
 ) -> dict[str, Any]:
     """The evidence that the series is eligible and complete; raises when it is not."""
     policy = AssemblyPolicy(**_assembly(series, route, settings))
-    found = judge_series(assessment.headers, policy).evidence.as_json()
-    return {**found, **_source_evidence(series, assessment, source)}
+    try:
+        found = judge_series(assessment.headers, policy).evidence.as_json()
+    except HoldSeriesError:
+        # The sender knows what is missing; the slices show only that something is.
+        _list_evidence(series, sent)
+        raise
+    listed = _list_evidence(series, sent)
+    return {**found, **_source_evidence(series, assessment, source), **listed}
+
+
+def _list_evidence(series: SeriesRecord, sent: SentList | None) -> dict[str, Any]:
+    """What the sender's list adds; raises when instances on it have not arrived."""
+    if sent is None:
+        return {}
+    told: dict[str, Any] = {
+        "listed": sent.listed,
+        "not_listed": sent.unlisted,
+        "listed_missing": len(sent.missing),
+        "listed_unplaced": sent.unplaced,
+    }
+    if sent.missing and not series.released:
+        total = sent.listed + len(sent.missing)
+        detail = f"{len(sent.missing)} of {total} instances that the sender listed have not arrived."
+        named = {"missing_sop_instance_uids": list(sent.missing[:_MISSING_SHOWN])}
+        raise HoldSeriesError(Reason.LISTED_MISSING, detail, {**told, **named, "level": "commitment"})
+    return {**told, "level": "commitment"} if sent.proves else told
 
 
 def _source_evidence(

@@ -28,6 +28,7 @@ from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from storage.errors import StorageError
 from storage.records import SeriesRecord
+from storage.safekeeping_records import SentList
 from storage.states import SeriesEvent, SeriesState
 from storage.store import Store
 from storage.trail import TrailEvent
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 _ALL = 1_000_000
 _ASK_AGAIN_S = 30.0
+_LOOK_AGAIN_S = 5.0
 _EVENTS: Mapping[SeriesEvent, str] = {
     SeriesEvent.CLOSE: TrailEvent.SERIES_CLOSED,
     SeriesEvent.SKIP: TrailEvent.SERIES_SKIPPED,
@@ -55,6 +57,9 @@ class _Watch:
     source: SourceCount | None = None
     source_first: float | None = None
     source_next: float = 0.0
+    sent: SentList | None = None
+    sent_first: float | None = None
+    sent_next: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,13 @@ class StabilitySweeper:
         inquiries: Inquiries | None = None,
     ) -> None:
         self._index = store.index
+        self._safekeeping = store.safekeeping
         self._settings = settings
         self._current = current or (lambda: settings)
         self._monotonic = monotonic
         self._inquiries = inquiries or Inquiries()
         self._watches: dict[int, _Watch] = {}
+        self._held_next = 0.0
 
     def sweep(self) -> SweepReport:
         """Look at every open series once and close those that are complete.
@@ -94,6 +101,7 @@ class StabilitySweeper:
         `StorageError` only when the database cannot be asked at all.
         """
         self._refresh()
+        self._look_at_held()
         receiving = self._receiving()
         self._watches = {id_: watch for id_, watch in self._watches.items() if id_ in receiving}
         closable = {series.id for series in self._index.closable_series()}
@@ -110,6 +118,13 @@ class StabilitySweeper:
             self._settings = current
             for watch in self._watches.values():
                 watch.assessment = None
+
+    def _look_at_held(self) -> None:
+        """Now and then, open series that were held for want of proof and that a list of their sender proves."""
+        now = self._monotonic()
+        if self._settings.promises and now >= self._held_next:
+            self._held_next = now + _ASK_AGAIN_S
+            self._safekeeping.look_again()
 
     def _receiving(self) -> dict[int, SeriesRecord]:
         """Every open series by id, the oldest first."""
@@ -145,9 +160,10 @@ class StabilitySweeper:
         assessment = watch.assessment = watch.assessment or self._assess(series)
         if assessment is None or quiet_s < self._quiet_s(series, assessment):
             return None
-        if not self._source_known(series, assessment, watch, now):
+        known = self._source_known(series, assessment, watch, now)
+        if not self._list_known(series, assessment, watch, now) or not known:
             return None
-        return conclude(series, assessment, self._settings, watch.source)
+        return conclude(series, assessment, self._settings, watch.source, watch.sent)
 
     def _assess(self, series: SeriesRecord) -> Assessment | None:
         """Look at the instances; None while it is being found out whether contents in conflict mean the same."""
@@ -203,6 +219,24 @@ class StabilitySweeper:
             return None if found is None else self._settings.peer(found.name)
         return self._settings.peer(route.count_from)
 
+    def _list_known(self, series: SeriesRecord, assessment: Assessment, watch: _Watch, now: float) -> bool:
+        """Read what senders listed; False while the list, or the rest of what is on it, may still come."""
+        route = assessment.choice.route
+        if assessment.problem is not None or route is None or route.action == "ignore":
+            return True
+        if not self._settings.promises or series.released:
+            return True
+        if watch.sent_first is None:
+            watch.sent_first = now
+        over = now - watch.sent_first >= self._settings.completion.count_patience.total_seconds()
+        if now < watch.sent_next and not over:
+            return False
+        watch.sent_next = now + _LOOK_AGAIN_S
+        watch.sent = self._safekeeping.sent_list(series.id)
+        if over or route.completeness == "commitment":
+            return over or (watch.sent is not None and watch.sent.proves)
+        return watch.sent is None or not (watch.sent.missing or watch.sent.unplaced)
+
     def _watch(self, series: SeriesRecord, now: float) -> _Watch:
         """The memory of this series, started anew with a generation and refreshed with a revision."""
         watch = self._watches.get(series.id)
@@ -212,6 +246,7 @@ class StabilitySweeper:
         elif watch.revision != series.revision:
             watch.revision, watch.quiet_since, watch.assessment = series.revision, None, None
             watch.source, watch.source_first, watch.source_next = None, None, 0.0
+            watch.sent, watch.sent_first, watch.sent_next = None, None, 0.0
         return watch
 
     def _shortest_quiet_s(self, series: SeriesRecord) -> float:

@@ -35,11 +35,12 @@ def associate(
     *,
     handlers: Sequence[tuple[EventType, Callable[[Any], Any]]] = (),
     reports_of: Sequence[str] = (),
+    reports_on: Sequence[str] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end of the block, aborted when the block raises.
 
     `handlers` answer what the peer asks meanwhile. `reports_of`: SOP classes of which the peer, as their
-    SCP, may also send requests of its own.
+    SCP, may also send requests of its own. `reports_on`: those of which we are the SCP.
     """
     configure_library()
     tls = _context(peer)
@@ -58,7 +59,10 @@ def associate(
         ae_title=peer.ae_title,
         max_pdu=peer.max_pdu,
         evt_handlers=[(evt.EVT_CONN_OPEN, on_connected), *handlers],
-        ext_neg=[build_role(uid, scu_role=True) for uid in reports_of],
+        ext_neg=[
+            *(build_role(uid, scu_role=True) for uid in reports_of),
+            *(build_role(uid, scp_role=True) for uid in reports_on),
+        ],
         tls_args=None if tls is None else (tls, (peer.tls and peer.tls.server_name) or peer.host),
     )
     if tls is not None and tls.failure:

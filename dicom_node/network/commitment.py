@@ -26,9 +26,9 @@ from dicom_node.observability.logs import describe_error
 log = structlog.get_logger(__name__)
 
 COMMITMENT: Final = "1.2.840.10008.1.20.1"
-_WELL_KNOWN: Final = "1.2.840.10008.1.20.1.1"  # Storage Commitment Push Model SOP Instance
-_REQUEST: Final = 1  # Action Type ID, PS3.4 Table J.3.2-1
-_ALL_KEPT, _SOME_NOT = 1, 2  # Event Type ID, PS3.4 Table J.3.3-1
+WELL_KNOWN: Final = "1.2.840.10008.1.20.1.1"  # Storage Commitment Push Model SOP Instance
+REQUEST: Final = 1  # Action Type ID, PS3.4 Table J.3.2-1
+ALL_KEPT, SOME_NOT = 1, 2  # Event Type ID, PS3.4 Table J.3.3-1
 _SUCCESS, _PROCESSING_FAILURE, _NO_SUCH_EVENT, _BAD_ARGUMENT = 0x0000, 0x0110, 0x0113, 0x0115
 _LONGEST_REASON: Final = 0xFFFF
 
@@ -72,7 +72,7 @@ def ask_to_keep(
     with associate(peer, contexts, None, handlers=handlers) as assoc:
         try:
             answer, _ = assoc.send_n_action(
-                _request(transaction_uid, instances), _REQUEST, COMMITMENT, _WELL_KNOWN
+                _request(transaction_uid, instances), REQUEST, COMMITMENT, WELL_KNOWN
             )
         except RuntimeError as exc:
             raise AssociationLostError("The association ended before the request.") from exc
@@ -99,11 +99,12 @@ def _request(transaction_uid: str, instances: Sequence[tuple[str, str]]) -> Data
     """The Action Information of a request."""
     information = Dataset()
     information.TransactionUID = transaction_uid
-    information.ReferencedSOPSequence = [_item(*pair) for pair in instances]
+    information.ReferencedSOPSequence = [referenced(*pair) for pair in instances]
     return information
 
 
-def _item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+def referenced(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """One item of a Referenced SOP Sequence."""
     item = Dataset()
     item.ReferencedSOPClassUID = UID(sop_class_uid)
     item.ReferencedSOPInstanceUID = UID(sop_instance_uid)
@@ -112,7 +113,7 @@ def _item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
 
 def _answer(event: Any, heard: Heard) -> int:
     """Read a report, hand it on, and say what became of it (PS3.7 10.1.1.1.8)."""
-    if event.event_type not in (_ALL_KEPT, _SOME_NOT):
+    if event.event_type not in (ALL_KEPT, SOME_NOT):
         return _NO_SUCH_EVENT
     try:
         report = _read(event.event_information)

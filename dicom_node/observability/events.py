@@ -53,6 +53,11 @@ COMMITMENT_DEFERRED: Final = "commitment.deferred"
 COMMITMENT_ANSWERED: Final = "commitment.answered"
 COMMITMENT_GIVEN_UP: Final = "commitment.given_up"
 COMMITMENT_UNKNOWN: Final = "commitment.unknown"
+SAFEKEEPING_ASKED: Final = "safekeeping.asked"
+SAFEKEEPING_REFUSED: Final = "safekeeping.refused"
+SAFEKEEPING_REPORTED: Final = "safekeeping.reported"
+SAFEKEEPING_DEFERRED: Final = "safekeeping.deferred"
+SAFEKEEPING_GIVEN_UP: Final = "safekeeping.given_up"
 
 # In the trail rather than in the log; audit messages are made of them. `data` may hold actor, host (from where),
 # study_instance_uid and series_instance_uid where the event's own series says it not, and reason.

@@ -347,6 +347,30 @@ def test_peers_are_found_by_name_and_by_the_title_that_called() -> None:
     assert settings.calling_title(peer.model_copy(update={"calling_ae_title": "X"})) == "X"
 
 
+def test_a_request_for_safekeeping_is_known_by_the_title_it_comes_under() -> None:
+    peer = {"name": "ct", "ae_title": "CT", "host": "h", "port": 104}
+    settings = Settings.model_validate({"peers": [{**peer, "safekeeping": {"ae_title": "CT_SC"}}]})
+
+    assert settings.promises
+    assert settings.asking_peer("CT_SC ") is settings.peers[0]
+    assert settings.asking_peer("CT") is None
+    assert Settings.model_validate({"peers": [peer]}).asking_peer("CT") is None
+
+
+def test_two_peers_cannot_ask_for_safekeeping_under_one_title() -> None:
+    peer = {"ae_title": "CT", "host": "h", "port": 104, "safekeeping": {}}
+    with pytest.raises(ValidationError, match="two owners"):
+        Settings.model_validate({"peers": [{"name": "a", **peer}, {"name": "b", **peer}]})
+
+
+def test_a_route_that_wants_the_senders_list_needs_a_sender_that_lists() -> None:
+    peer = {"name": "ct", "ae_title": "CT", "host": "h", "port": 104}
+    route = {"name": "all", "send_to": ["ct"], "completeness": "commitment"}
+    with pytest.raises(ValidationError, match="needs a peer with safekeeping"):
+        Settings.model_validate({"peers": [peer], "routes": [route]})
+    assert Settings.model_validate({"peers": [{**peer, "safekeeping": {}}], "routes": [route]})
+
+
 def test_settings_are_frozen(load: Load) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load("node: {}").node.port = 1

@@ -46,6 +46,19 @@ def test_what_a_route_asks_for_is_among_the_services(statement: str) -> None:
     assert "| 1.2.840.10008.5.1.4.1.1.30 | No: not configured | No |" in statement
 
 
+def test_what_is_promised_to_a_sender_stands_there_with_its_time(statement: str) -> None:
+    scanner = {"name": "ct", "ae_title": "CT", "host": "192.0.2.9", "port": 104}
+    promise = {"ae_title": "CT_SC", "port": 105, "keep_for": "90 d"}
+    promising = conformance_statement(
+        Settings.model_validate({"peers": [{**scanner, "safekeeping": promise}]})
+    )
+
+    assert "| 1.2.840.10008.1.20.1 | No: not configured | No: not configured |" in statement
+    assert "promised to nobody" in statement
+    assert "| 1.2.840.10008.1.20.1 | No: not configured | Yes |" in promising
+    assert "| CT_SC | 192.0.2.9:105 | 90 days | 30 s | 5000 | 20 |" in promising
+
+
 def test_a_bar_in_a_name_does_not_break_a_table(statement: str) -> None:
     assert "ARCH\\|1" in statement
 

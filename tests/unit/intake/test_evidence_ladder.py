@@ -16,6 +16,7 @@ from dicom_node.errors import AssociationRejectedError
 from dicom_node.intake.content import content_digests
 from dicom_node.network.count import FIND, count_instances
 from storage.records import NewDeliveryJob
+from storage.safekeeping_records import NewKeepRequest
 from storage.states import JobKind, SeriesState
 
 
@@ -294,3 +295,130 @@ def test_a_series_sent_again_without_loss_in_another_encoding_is_no_conflict(
     series = store.index.get_series(number)
     assert (series.state, series.instance_count) == (SeriesState.STABLE, 13)
     assert [(job.generation, job.state) for job in store.jobs.list()] == [(2, "PENDING")]
+
+
+# --- what the sender lists when it asks us to keep its images
+
+ASKER = {"name": "pacs", "ae_title": "SCANNER", "host": "127.0.0.1", "port": 1, "safekeeping": {}}
+
+
+def list_sent(store, paths: list[Path], transaction: str = "2.25.1") -> None:
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    pairs = tuple((str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers)
+    request = NewKeepRequest(transaction, "SCANNER", "ENHANCE", pairs)
+    assert store.safekeeping.take(request, most_open=9) == "taken"
+
+
+@pytest.mark.parametrize("ending", ["released", "aborted"])
+def test_the_list_of_the_sender_is_the_strongest_proof(
+    store, deliver, write_series, make_sweeper, clock, ending
+):
+    paths = write_series()
+    number = deliver(paths, ending=ending)
+    list_sent(store, paths)
+
+    sweep_after(make_sweeper(peers=[ASKER]), clock, 301)
+
+    series = store.index.get_series(number)
+    assert (series.state, series.completeness) == (SeriesState.STABLE, "commitment")
+    assert (series.evidence["listed"], series.evidence["listed_missing"]) == (12, 0)
+
+
+def test_slices_missing_at_the_end_are_named_by_the_list_and_the_series_goes_on_when_they_come(
+    store, deliver, write_series, make_sweeper, clock
+):
+    paths = write_series()
+    number = deliver(paths[:10])
+    list_sent(store, paths)
+    sweeper = make_sweeper(peers=[ASKER])
+
+    sweep_after(sweeper, clock, 31)
+    waiting = store.index.get_series(number).state
+    clock.advance(301)
+    sweeper.sweep()
+
+    held = store.index.get_series(number)
+    assert waiting is SeriesState.RECEIVING
+    assert (held.state, held.reason) == (SeriesState.HELD, "LISTED_MISSING")
+    assert "2 of 12" in held.message
+    left = {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths[10:]}
+    assert set(held.evidence["missing_sop_instance_uids"]) == left
+
+    deliver(paths[10:])
+    sweep_after(sweeper, clock, 31)
+
+    series = store.index.get_series(number)
+    assert (series.state, series.completeness) == (SeriesState.STABLE, "commitment")
+
+
+def test_a_hole_that_the_list_explains_is_told_by_the_list(store, deliver, write_series, make_sweeper, clock):
+    paths = write_series()
+    number = deliver(paths[:5] + paths[6:])
+    list_sent(store, paths)
+    sweeper = make_sweeper(peers=[ASKER])
+
+    sweep_after(sweeper, clock, 31)
+    clock.advance(301)
+    sweeper.sweep()
+
+    assert "1 of 12" in store.index.get_series(number).message
+
+
+def test_a_person_may_let_a_series_pass_although_the_list_names_more(
+    store, deliver, write_series, make_sweeper, clock
+):
+    paths = write_series()
+    number = deliver(paths[:10])
+    list_sent(store, paths)
+    sweeper = make_sweeper(peers=[ASKER])
+    sweep_after(sweeper, clock, 31)
+    clock.advance(301)
+    sweeper.sweep()
+
+    store.index.release_series(number, "operator")
+    sweep_after(sweeper, clock, 31)
+
+    series = store.index.get_series(number)
+    assert (series.state, series.completeness) == (SeriesState.STABLE, "geometry")
+
+
+def test_a_route_that_wants_the_list_waits_for_it_holds_without_it_and_goes_on_with_it(
+    store, deliver, write_series, make_sweeper, clock
+):
+    paths = write_series()
+    number = deliver(paths)
+    sweeper = make_sweeper({"name": "all", "send_to": ["pacs"], "completeness": "commitment"}, peers=[ASKER])
+
+    sweep_after(sweeper, clock, 31)
+    waiting = store.index.get_series(number).state
+    clock.advance(301)
+    sweeper.sweep()
+    held = store.index.get_series(number)
+    list_sent(store, paths)
+    sweep_after(sweeper, clock, 31)
+    sweep_after(sweeper, clock, 31)
+
+    assert waiting is SeriesState.RECEIVING
+    assert (held.state, held.reason) == (SeriesState.HELD, "UNPROVEN")
+    series = store.index.get_series(number)
+    assert (series.state, series.completeness) == (SeriesState.STABLE, "commitment")
+
+
+def test_what_may_be_missing_from_either_of_two_series_only_delays_both(
+    store, deliver, write_series, make_sweeper, clock
+):
+    one, other = write_series(), write_series("other", seed=1)
+    numbers = [deliver(one[:11]), deliver(other[:11])]
+    list_sent(store, [*one, *other[:11]])
+    sweeper = make_sweeper(peers=[ASKER])
+
+    sweep_after(sweeper, clock, 31)
+    waiting = {store.index.get_series(number).state for number in numbers}
+    clock.advance(301)
+    sweeper.sweep()
+
+    assert waiting == {SeriesState.RECEIVING}
+    for number in numbers:
+        series = store.index.get_series(number)
+        assert (series.state, series.completeness) == (SeriesState.STABLE, "geometry")
+        assert series.evidence["listed_unplaced"] == 1

@@ -17,6 +17,8 @@ from tests.disks import small_disk as small_disk_at
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+# A header of known length, as the receiver writes it.
+HEAD = bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00" + (10).to_bytes(4, "little") + b"0123456789"
 
 
 class HandClock:
@@ -46,7 +48,7 @@ class Scene:
 
     def draft(self, uid: str, *, content: str = "a", series: str = "1.2.3", association: int | None = None):
         """A new instance with its file in place."""
-        staged = self.store.spool.write(b"header", [content.encode(), uid.encode()])
+        staged = self.store.spool.write(HEAD, [content.encode(), uid.encode()])
         return NewInstance(
             study_uid="1.2",
             series_uid=series,

@@ -9,6 +9,7 @@ import pytest
 from storage.errors import LostClaimError, NotFoundError
 from storage.records import NewDeliveryJob
 from storage.states import JobState, SeriesState
+from tests.unit.storage.conftest import HEAD
 
 
 def test_the_first_instance_opens_its_series(scene):
@@ -21,7 +22,7 @@ def test_the_first_instance_opens_its_series(scene):
     assert series.first_received_at == scene.clock.at
     assert scene.names(series=series.id) == ["series.opened", "instance.stored"]
     assert scene.store.index.instances(series.id) == [added.instance]
-    assert added.instance.path.read_bytes() == b"headera1.2.3.1"
+    assert added.instance.path.read_bytes() == HEAD + b"a1.2.3.1"
 
 
 def test_every_stored_instance_raises_the_revision_and_the_count(scene):

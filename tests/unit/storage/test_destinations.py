@@ -11,12 +11,16 @@ from storage.errors import IllegalTransitionError
 from storage.link_states import (
     CIRCUIT_TRANSITIONS,
     COMMITMENT_TRANSITIONS,
+    KEEP_TRANSITIONS,
     CircuitEvent,
     CircuitState,
     CommitmentEvent,
     CommitmentState,
+    KeepEvent,
+    KeepState,
     advance_circuit,
     advance_commitment,
+    advance_keeping,
 )
 
 WAIT = timedelta(seconds=10)
@@ -44,6 +48,15 @@ def test_a_commitment_moves_by_its_table_or_not_at_all(state, event):
     else:
         with pytest.raises(IllegalTransitionError):
             advance_commitment(state, event)
+
+
+@pytest.mark.parametrize(("state", "event"), [*product(KeepState, KeepEvent)])
+def test_a_request_of_a_sender_moves_by_its_table_or_not_at_all(state, event):
+    if (state, event) in KEEP_TRANSITIONS:
+        assert advance_keeping(state, event) is KEEP_TRANSITIONS[(state, event)]
+    else:
+        with pytest.raises(IllegalTransitionError):
+            advance_keeping(state, event)
 
 
 def test_a_failure_holds_the_destination_for_a_time_that_grows(scene):

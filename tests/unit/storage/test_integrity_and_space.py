@@ -26,13 +26,8 @@ def _flip(path) -> None:
 
 @pytest.fixture
 def stored(scene):
-    """A received file as the receiver writes it, with a header of known length, and one derived of it."""
-    head = bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00" + (10).to_bytes(4, "little") + b"0123456789"
-    staged = scene.store.spool.write(head, [b"a data set"])
-    draft = scene.draft("1.2.3.1.1", series="1.2.3.1")
-    draft.path.unlink()
-    values = {**vars(draft), "digest": staged.digest, "path": scene.store.spool.commit(staged)}
-    added = scene.store.index.add_instance(type(draft)(**values))
+    """A received file as the receiver writes it, and one derived of it."""
+    added = scene.add("1.2.3.1.1", series="1.2.3.1")
     scene.close(added.series.id)
     job = scene.claim()
     scene.store.jobs.commit_manifest(job, scene.derive(job, 1), [])

@@ -28,6 +28,7 @@ SERIES = """
     HELD release RECEIVING
     HELD discard SKIPPED
     HELD resent RECEIVING
+    HELD listed RECEIVING
     STABLE reopen RECEIVING
     SKIPPED reopen RECEIVING
 """
