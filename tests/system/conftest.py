@@ -39,8 +39,8 @@ LIMIT = timedelta(seconds=120)
 
 @pytest.fixture(scope="session")
 def new_series(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[Path]]:
-    """Write a noisy CT head phantom, 16 slices of 128x128, under UIDs of its own."""
-    clean = head_phantom(shape=(16, 128, 128), spacing_mm=(3.0, 1.8, 1.8))
+    """Write a noisy CT head phantom, 16 slices of 64x64, under UIDs of its own."""
+    clean = head_phantom(shape=(16, 64, 64), spacing_mm=(3.0, 3.6, 3.6))
     noisy, seeds = noisy_ct(clean, 20.0, seed=3), count()
     return lambda: write_ct_series(noisy, tmp_path_factory.mktemp("scanner"), seed=next(seeds))
 
