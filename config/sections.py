@@ -273,7 +273,7 @@ class EnhancementSection(Section):
     """What is done to a complete series, and how often and how long it is tried."""
 
     enhancer: EnhancerName = "ddpm3d-ctmr-1"
-    strength: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.9
+    strength: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 1.0
     workers: Annotated[int, whole(at_least=1, at_most=64)] = 1
     time_limit: PositiveDuration = timedelta(minutes=30)
     attempts: Annotated[int, whole(at_least=1, at_most=20)] = 3

@@ -66,12 +66,12 @@ class EnhancerIdentity:
 class EnhanceOptions:
     """What a route may ask of an enhancer.
 
-    strength  in [0, 1]: the share of the estimated noise that is removed (1.0 all, 0.0 returns the input)
+    strength  in [0, 1]: the share of what the enhancer would remove that goes (1.0 all, 0.0 returns the input)
     seed      for enhancers that draw random numbers; recorded in provenance
     extra     enhancer-specific options, already validated by the enhancer's own factory
     """
 
-    strength: float = 0.9
+    strength: float = 1.0
     seed: int = 0
     extra: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 

@@ -13,7 +13,13 @@ from torch import Tensor
 from engine.bundle import ModelBundle
 from engine.device import ComputeDevice, choose_device, trusted_precision
 from engine.diffusion.conditioning import Condition
-from engine.diffusion.guards import bound_residual, keep_low_frequencies, near_clean_share, rician_bias
+from engine.diffusion.guards import (
+    bound_residual,
+    grain_share,
+    keep_low_frequencies,
+    near_clean_share,
+    rician_bias,
+)
 from engine.diffusion.intensity import ModelUnits, model_units
 from engine.diffusion.network import as_channels_last
 from engine.diffusion.noise_reader import NoiseReading, read_noise, refined
@@ -182,6 +188,8 @@ class DiffusionEnhancer:
         bias = None if is_ct else rician_bias(mean, reading.sigma)
         residual, taken_back = keep_low_frequencies(residual, reading.sigma, reading.colour, bias)
         strength = options.strength * near_clean_share(reading.sigma)
+        if is_ct:
+            strength *= grain_share(reading.sigma)
         result = blend_strength(y - residual, y, strength)
         facts |= {
             "evaluations": denoise.evaluations,

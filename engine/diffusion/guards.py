@@ -16,6 +16,9 @@ _LINEAR_UNTIL = 3.0
 _LOW_PASS = 4.0
 _LOW_LIMIT = 1.0
 _NEAR_CLEAN = (0.006, 0.016)
+_GRAIN = (0.06, 0.18)
+"""Model units (15 and 45 HU): below the first all grain is kept that is ever kept, beyond the second none."""
+_GRAIN_KEPT = 0.14
 
 
 def local_noise(residual: Tensor, sigma: float) -> Tensor:
@@ -74,3 +77,15 @@ def near_clean_share(sigma: float) -> float:
     """
     low, high = _NEAR_CLEAN
     return min(1.0, max(0.0, (sigma - low) / (high - low)))
+
+
+def grain_share(sigma: float) -> float:
+    """Return the share of the chosen strength to use on CT: 0.86 up to 15 HU of noise, rising to all at 45 HU.
+
+    At the noise of a diagnostic scan, which has the grain that readers are used to and that the model learned to
+    keep, what is taken away last is as much texture as noise. Five body scans with 8 to 24 HU of their own come out
+    0.1 to 0.5 dB and 0.001 to 0.005 of SSIM closer to themselves at 15 HU of added noise; a smooth head scan loses
+    0.15 dB.
+    """
+    low, high = _GRAIN
+    return 1.0 - _GRAIN_KEPT * min(1.0, max(0.0, (high - sigma) / (high - low)))

@@ -46,7 +46,7 @@ def promote(run: Path, reader_file: Path | None, card: Path, target: Path, versi
         "intended_use": "Research use only; not a medical device.",
         "scale": {"ct_hu_per_unit": HU_PER_UNIT, "mr_p995": MR_TOP, "sigma_data": SIGMA_DATA},
         "schedule": {"kind": "cosine", "steps": STEPS},
-        "defaults": {"mode": "mean", "strength": 0.9},
+        "defaults": {"mode": "mean", "strength": 1.0},
         "training": config.to_json(),
         **json.loads(card.read_text(encoding="utf-8")),
     }

@@ -182,7 +182,12 @@ def run_point(world: World, point: Point, return_limit_s: float) -> Outcome:
     world.start(*ROLES)
     sent = world.new_series()
     outcome = Outcome(str(point), sent.uid, died=False, return_s=None)
+    receiver_alone = isinstance(point, BytePoint) or getattr(point, "target", None) == Role.RECEIVER
     try:
+        if not receiver_alone:
+            # One death for each series: what is still enhanced after a receiver's death must not meet this one too,
+            # since a job that sees three workers die is given up, rightly.
+            world.await_end(world.series[:-1], reviving=ROLES)
         outcome.died = _die(world, point, sent)
         begin = time.monotonic()
         world.start(*ROLES)
@@ -190,7 +195,7 @@ def run_point(world: World, point: Point, return_limit_s: float) -> Outcome:
         if outcome.return_s > return_limit_s:
             outcome.faults.append(f"not back after {return_limit_s:.0f} s")
         world.wait_for(lambda: world.send(sent), "the whole series to be acknowledged")
-        if getattr(point, "target", None) != Role.RECEIVER:
+        if not receiver_alone:
             # A signal sent with the last call of a series may be carried out only now.
             world.await_end([sent], reviving=ROLES)
             outcome.return_s = time.monotonic() - begin

@@ -11,6 +11,7 @@ from engine.diffusion.guards import (
     RESIDUAL_BOUND,
     bound_residual,
     gaussian_blur,
+    grain_share,
     keep_low_frequencies,
     near_clean_share,
     rician_bias,
@@ -67,3 +68,9 @@ def test_strength_rises_from_nothing_to_all() -> None:
     assert near_clean_share(0.004) == 0.0
     assert near_clean_share(0.011) == pytest.approx(0.5)
     assert near_clean_share(0.2) == 1.0
+
+
+def test_ct_keeps_some_grain_at_diagnostic_noise_and_none_beyond() -> None:
+    assert grain_share(0.02) == grain_share(0.06) == pytest.approx(0.86)
+    assert grain_share(0.12) == pytest.approx(0.93)
+    assert grain_share(0.18) == grain_share(1.0) == 1.0
