@@ -120,6 +120,11 @@ def association_policies(settings: Settings) -> str:
     rows = [
         ("Application context name", APPLICATION_CONTEXT),
         ("Associations accepted at the same time", node.max_associations),
+        ("Associations accepted of one AE at the same time", settings.receiving.max_per_ae),
+        (
+            "Several AEs at once",
+            "share the receiver: beside others an AE has at most three objects worked on, others wait in order",
+        ),
         ("Associations to one destination at the same time", "as configured per peer: 1 (default) or 2"),
         ("Maximum PDU length received", f"{node.max_pdu} bytes"),
         ("Asynchronous operations window", "not negotiated: one operation at a time"),

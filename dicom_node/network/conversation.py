@@ -18,6 +18,7 @@ from dicom_node.network import commands
 from dicom_node.network.commands import Command, command_pdus, decode_command, encode_response
 from dicom_node.network.limits import ScpSettings
 from dicom_node.network.received import AssociationInfo, Begin, Incoming, StoreRequest
+from dicom_node.network.shares import Shares
 from dicom_node.network.status import Ending, Status, StoreResponse
 from dicom_node.network.wire import AbortReason, PduType, ProtocolViolationError, TooSlowError, Wire
 from dicom_node.observability.logs import describe_error
@@ -72,6 +73,7 @@ class Conversation:
         peer_max_pdu: int,
         begin: Begin,
         library: Library,
+        shares: Shares,
     ) -> None:
         self._wire = wire
         self._settings = settings
@@ -80,6 +82,7 @@ class Conversation:
         self._peer_max_pdu = peer_max_pdu
         self._begin = begin
         self._library = library
+        self._shares = shares
         self._message: _Message | None = None
         self._pieces: list[memoryview] = []
         self._gathered = 0
@@ -233,7 +236,8 @@ class Conversation:
         if not pieces or message is None or message.incoming is None:
             return
         try:
-            message.incoming.write(pieces)
+            with self._shares.turn(self._association.calling_ae):
+                message.incoming.write(pieces)
         except Exception as exc:  # edge: the rest of the data set is drained
             self._failed(message, exc)
 
@@ -248,7 +252,8 @@ class Conversation:
             return
         if message.incoming is not None:
             try:
-                message.answer = message.incoming.finish()
+                with self._shares.turn(self._association.calling_ae):
+                    message.answer = message.incoming.finish()
             except Exception as exc:  # edge: the DIMSE handler
                 self._failed(message, exc)
         self._drop()

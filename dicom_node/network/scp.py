@@ -40,6 +40,7 @@ from dicom_node.network.received import (
 )
 from dicom_node.network.server import AssociationServer, reject, send_abort
 from dicom_node.network.services import ScpService
+from dicom_node.network.shares import Shares
 from dicom_node.network.status import Ending, Rejection
 from dicom_node.network.tls import RenewedContext, TlsAssociationServer
 from dicom_node.network.wire import (
@@ -95,6 +96,7 @@ class StorageScp:
         self._begin = begin
         self._associations = associations
         self._gate = gate or Gate(settings)
+        self._shares = Shares()
         self._ours = frozenset(context.sop_class_uid for context in accepted_contexts())
         self._open: dict[int, _Open] = {}
         self._changed = threading.Condition()
@@ -250,6 +252,7 @@ class StorageScp:
             peer_max_pdu=assoc.requestor.maximum_length or 0,
             begin=self._begin,
             library=partial(serve_with_library, assoc),
+            shares=self._shares,
         )
         try:
             return conversation.run()
