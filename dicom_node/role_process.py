@@ -84,7 +84,8 @@ def play(role: Role, config: Path, standard_input: int) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    Path("/proc/self/comm").write_text(f"dicom-{role}", encoding="ascii")  # for ps and top
+    with suppress(OSError):  # for ps and top, where the system lets a process name itself
+        Path("/proc/self/comm").write_text(f"dicom-{role}", encoding="ascii")
     try:
         settings = load_settings(config)
     except ConfigError as exc:
