@@ -102,14 +102,24 @@ class JobQueue:
             )
 
     def fail(
-        self, job: JobRecord, *, reason: str, message: str, retry_at: datetime | None = None
+        self,
+        job: JobRecord,
+        *,
+        reason: str,
+        message: str,
+        retry_at: datetime | None = None,
+        counted: bool = True,
     ) -> JobRecord:
-        """End the attempt: RETRY, due at `retry_at`, or FAILED without one. Raises `LostClaimError`."""
+        """End the attempt: RETRY, due at `retry_at`, or FAILED without one. Raises `LostClaimError`.
+
+        An attempt that is tried again need not be `counted`.
+        """
         if retry_at is None:
             return self._end(job, JobEvent.FAIL, TrailEvent.JOB_FAILED, reason=reason, message=message)
-        return self._end(
-            job, JobEvent.RETRY, TrailEvent.JOB_RETRY, reason=reason, message=message, not_before=retry_at
-        )
+        changes: dict[str, Any] = {"not_before": retry_at}
+        if not counted:
+            changes["attempts"] = max(job.attempts - 1, 0)
+        return self._end(job, JobEvent.RETRY, TrailEvent.JOB_RETRY, reason=reason, message=message, **changes)
 
     def give_back(self, job: JobRecord, *, reason: str, message: str) -> JobRecord:
         """End the attempt for a clean stop: due again at once, and not counted. Raises `LostClaimError`."""

@@ -94,7 +94,7 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
     Reason.WORKER_DIED: (Group.JOB, "If it happens again: look for lack of memory, then `jobs resubmit ID`."),
     Reason.ABANDONED: (Group.JOB, _NOTHING),
     Reason.TIME_LIMIT: (Group.JOB, "Raise `enhancement.time_limit`, or take the enhancer `classical`."),
-    Reason.NO_SPACE: (Group.JOB, "Make space on the file system of the storage directory."),
+    Reason.NO_SPACE: (Group.JOB, "Make space in the storage directory; the job goes on by itself."),
     Reason.SUPERSEDED: (Group.JOB, "Nothing: the newer job takes the place."),
     Reason.NODE_STOPPING: (Group.JOB, _NOTHING),
     Reason.CANCELED_BY_OPERATOR: (Group.JOB, "`jobs resubmit ID` starts it again."),

@@ -23,7 +23,7 @@ from dicom_node.observability import events
 from dicom_node.pipeline.attempt import AttemptSpec, SourceFile
 from dicom_node.pipeline.executor import AttemptCanceledError, AttemptFailedError, EnhancementProcess
 from dicom_node.pipeline.heartbeat import Heartbeat
-from dicom_node.pipeline.retry import RetryPolicy, decide
+from dicom_node.pipeline.retry import SURROUNDINGS, RetryPolicy, decide
 from storage.errors import LostClaimError
 from storage.records import JobRecord, NewDeliveryJob, NewDerived
 from storage.states import JobKind, JobState, Stage
@@ -148,7 +148,13 @@ class EnhanceWorker:
             rng=self._rng,
         )
         try:
-            self._store.jobs.fail(job, reason=str(error.reason), message=error.message, retry_at=retry_at)
+            self._store.jobs.fail(
+                job,
+                reason=str(error.reason),
+                message=error.message,
+                retry_at=retry_at,
+                counted=error.reason not in SURROUNDINGS,
+            )
         except LostClaimError:
             log.warning(events.JOB_LOST)
             return

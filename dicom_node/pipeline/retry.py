@@ -42,6 +42,9 @@ PERMANENT: frozenset[Reason] = frozenset(
     }
 )
 
+SURROUNDINGS: frozenset[Reason] = frozenset({Reason.NO_SPACE, Reason.STORAGE_FAILED})
+"""No series is to blame for these: its attempts are kept for what it may be to blame for."""
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -75,10 +78,14 @@ def decide(
 ) -> datetime | None:
     """Return when to try again, or None when the failure is final.
 
-    `attempts` counts the attempt that just failed.
+    `attempts` counts the attempt that just failed. What the surroundings are to blame for is tried as long as it
+    takes, and ever less often: after about as long again as it has been waited for.
     """
     if reason in PERMANENT:
         return None
+    if reason in SURROUNDINGS:
+        waited = min(policy.longest, max(policy.first, now - created_at))
+        return now + waited * rng.uniform(0.5, 1.0)
     if policy.attempts is not None and attempts >= policy.attempts:
         return None
     if policy.give_up_after is not None and now - created_at >= policy.give_up_after:

@@ -231,6 +231,29 @@ def test_a_full_disk_is_answered_with_a700_and_recovers_without_a_restart(
     assert archive.instances(archive.series()[0]) == len(series)
 
 
+def test_a_disk_that_stays_full_costs_a_series_time_and_none_of_its_attempts(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path], small_disk: Path
+) -> None:
+    archive, node = start_archive(), start_node(directory=small_disk / "node-data", reserve="0 B")
+    ballast, page = small_disk / "ballast", 4096
+    size = -(-(series[0].stat().st_size + 1024) // page) * page
+    with ballast.open("wb") as file:
+        # The series fits, what is made of it does not.
+        file.write(bytes(shutil.disk_usage(small_disk).free - (len(series) + 4) * size))
+    assert set(send(node, series)) == {0x0000}
+
+    def refused() -> bool:
+        reasons = [event["reason"] for event in node.events(events.JOB_RETRY)]
+        assert set(reasons) <= {"NO_SPACE"}
+        return len(reasons) > node.settings.enhancement.attempts
+
+    node.wait_for(refused, LIMIT, "more tries than a series has attempts")
+    ballast.unlink()
+    story = node.await_end(series_uid(series), LIMIT)
+    assert [job.state for job in story.jobs] == [JobState.SUCCEEDED] * 2
+    assert archive.instances(archive.series()[0]) == len(series)
+
+
 def _files(folder: Path) -> set[Path]:
     """Every file in the spool."""
     return {path for path in folder.rglob("*") if path.is_file()}

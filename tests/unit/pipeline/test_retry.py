@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dicom_node.errors import Reason
-from dicom_node.pipeline.retry import PERMANENT, RetryPolicy, backoff, decide
+from dicom_node.pipeline.retry import PERMANENT, SURROUNDINGS, RetryPolicy, backoff, decide
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 POLICY = RetryPolicy(first=timedelta(seconds=5), longest=timedelta(minutes=15))
@@ -49,6 +49,15 @@ def test_attempts_run_out() -> None:
     policy = RetryPolicy(first=timedelta(seconds=1), longest=timedelta(seconds=1), attempts=3)
     assert ask(Reason.WORKER_DIED, policy, attempts=2) is not None
     assert ask(Reason.WORKER_DIED, policy, attempts=3) is None
+
+
+@pytest.mark.parametrize("reason", sorted(SURROUNDINGS))
+def test_what_no_series_is_to_blame_for_is_tried_for_ever_and_ever_less_often(reason: Reason) -> None:
+    policy = RetryPolicy(first=timedelta(seconds=5), longest=timedelta(minutes=15), attempts=3)
+    for age_s, most_s in ((0, 5), (60, 60), (86_400, 900)):
+        again = ask(reason, policy, attempts=7, age=timedelta(seconds=age_s))
+        assert again is not None
+        assert timedelta(seconds=most_s / 2) <= again - NOW <= timedelta(seconds=most_s)
 
 
 def test_age_ends_what_attempts_do_not() -> None:

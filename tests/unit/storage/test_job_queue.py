@@ -116,6 +116,18 @@ def test_a_clean_stop_does_not_cost_an_attempt(scene):
     assert (again.attempts, again.token) == (1, 2)
 
 
+@pytest.mark.parametrize(("counted", "attempts"), [(True, 1), (False, 0)])
+def test_a_failure_may_be_tried_again_without_costing_an_attempt(scene, counted, attempts):
+    scene.enqueue()
+    job = scene.claim()
+
+    again = scene.store.jobs.fail(
+        job, reason="NO_SPACE", message="", retry_at=scene.store.clock(), counted=counted
+    )
+
+    assert (again.state, again.attempts, again.reason) == (JobState.RETRY, attempts, "NO_SPACE")
+
+
 def _everything_a_holder_does(scene, job):
     jobs = scene.store.jobs
     return {
