@@ -96,7 +96,7 @@ def run(
     minutes: float = math.inf,
     worlds: int = 1,
 ) -> Report:
-    """Run so many points (all when None), chosen and ordered by the seed; a world for each 25 of them.
+    """Run so many points (all when None), chosen and ordered by the seed; in worlds of some 25.
 
     After so many minutes no further point is begun. So many worlds are at work at once: most of a point is waiting.
     """
@@ -106,7 +106,7 @@ def run(
     picked = chosen(every, points, rng)
     say(f"seed {seed}: {len(picked)} of {len(every)} points")
     until = begin + 60 * minutes
-    shares = [picked[start : start + WORLD_SIZE] for start in range(0, len(picked), WORLD_SIZE)]
+    shares = shares_of(picked)
 
     def one(number: int) -> tuple[list[Outcome], list[str]]:
         if time.monotonic() > until:
@@ -118,6 +118,16 @@ def run(
     outcomes = [outcome for done, _ in results for outcome in done]
     faults = [fault for _, wrong in results for fault in wrong]
     return report_of(outcomes, faults, seed=seed, slices=slices, seconds=time.monotonic() - begin)
+
+
+def shares_of(points: list[Point]) -> list[list[Point]]:
+    """The points of each world: 25, and one alone where only the first series of a node meets it."""
+    alone = [point for point in points if isinstance(point, CallPoint) and point.call == "mkdir"]
+    rest = [point for point in points if point not in alone]
+    return [
+        *(rest[start : start + WORLD_SIZE] for start in range(0, len(rest), WORLD_SIZE)),
+        *([point] for point in alone),
+    ]
 
 
 def measure(folder: Path, slices: int) -> dict[str, Counter[str]]:
