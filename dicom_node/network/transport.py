@@ -31,6 +31,24 @@ def acknowledge_at_once(raw: socket.socket) -> None:
 class PromptSocket(AssociationSocket):
     """An association socket that acknowledges at once, and is closed even when the peer was gone first."""
 
+    _now = _ever = False
+
+    @property
+    def _is_connected(self) -> bool:
+        """Whether there is a connection; for others than the reading thread, whether there ever was one.
+
+        The thread that requests an association asks so whether it could connect. By then a rejection may have
+        come and the reading thread may have closed the connection: the library took that for a failure to
+        connect, and the rejection and its reason were lost (one in seventeen on a busy machine).
+        """
+        reading = threading.current_thread() is self.assoc.dul
+        return self._now if reading else self._ever
+
+    @_is_connected.setter
+    def _is_connected(self, value: bool) -> None:
+        self._now = value
+        self._ever |= value
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read as the library does; a peer that writes an answer in two pieces need not wait in between."""
         if self.socket is not None:

@@ -16,7 +16,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     MRImageStorage,
 )
-from pynetdicom import build_context
+from pynetdicom import build_context, evt
 
 from dicom_node.errors import AssociationRejectedError, CannotListenError
 from dicom_node.network.received import buffered
@@ -67,6 +67,24 @@ def test_unknown_calling_title_is_rejected_for_good(start_scp, memory):
 
     assert rejection_of(scp, calling="INTRUDER") == (1, 1, 3)
     assert rejection_of(scp, calling="SCANNER") is None
+
+
+def test_a_rejection_that_is_there_before_anybody_looks_keeps_its_reason(start_scp, memory):
+    memory.admitted = lambda _request: False
+    closed = threading.Event()
+    # The requesting thread looks only after the reading thread has taken the rejection and closed the connection.
+    handlers = [(evt.EVT_CONN_CLOSE, lambda _: closed.set()), (evt.EVT_REQUESTED, lambda _: closed.wait(10))]
+
+    assoc = RequestorEntity(ae_title="INTRUDER").associate(
+        *start_scp().address,
+        contexts=[build_context("1.2.840.10008.1.1")],
+        ae_title="ENHANCE",
+        evt_handlers=handlers,
+    )
+
+    assert closed.is_set()
+    assert assoc.is_rejected
+    assert assoc.acceptor.primitive.diagnostic == 3
 
 
 def test_association_beyond_the_limit_is_rejected_until_another_ends(start_scp, peer_of, memory):
