@@ -89,6 +89,7 @@ def test_mutated_conversations_end_and_leave_nothing(start_scp, conversation, pe
 
 
 @pytest.mark.drill
+@pytest.mark.timeout(0)
 def test_a_hundred_thousand_mutations_end_and_leave_nothing(start_scp, conversation, peer_of):
     runs, seed = int(os.environ.get("DICOM_NODE_MUTATIONS", "100000")), os.environ.get("DICOM_NODE_SEED", "1")
     scp = start_scp(max_per_host=100)
