@@ -8,8 +8,6 @@ sent again is decided by the table below.
 from __future__ import annotations
 
 import random
-import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -23,6 +21,7 @@ from dicom_node.errors import PeerError
 from dicom_node.network.commitment import KeepReport, ask_to_keep
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
+from dicom_node.pipeline.lanes import Lanes
 from dicom_node.pipeline.retry import RetryPolicy, backoff
 from storage.commitments import Patience
 from storage.delivery_records import CommitmentReport, CommitmentRequest
@@ -83,9 +82,8 @@ class CommitmentRequester:
         self._settings = settings
         self._now = now
         self._reports = CommitmentReports(store, settings)
-        self._lanes: dict[str, threading.Thread] = {}
+        self._lanes = Lanes("commitment", self.attend)
         self._failures: dict[str, int] = {}
-        self._stopping = threading.Event()
         self._rng = random.Random()  # noqa: S311 - jitter
         section = settings.delivery
         self._policy = RetryPolicy(first=section.backoff_first, longest=section.backoff_longest)
@@ -93,15 +91,8 @@ class CommitmentRequester:
     def sweep(self) -> None:
         """Start a lane for every destination that wants one and has none running."""
         for peer in self._settings.peers:
-            lane = self._lanes.get(peer.name)
-            wanted = peer.commitment is not None and peer.enabled and not self._stopping.is_set()
-            if not wanted or (lane is not None and lane.is_alive()):
-                continue
-            lane = threading.Thread(
-                target=self.attend, args=(peer.name,), name=f"commitment-{peer.name}", daemon=True
-            )
-            self._lanes[peer.name] = lane
-            lane.start()
+            if peer.commitment is not None and peer.enabled:
+                self._lanes.start(peer.name)
 
     def attend(self, name: str) -> None:
         """Draw up what is to be asked of one destination and ask it, until nothing is due."""
@@ -113,7 +104,7 @@ class CommitmentRequester:
             _, given_up = self._store.commitments.prepare(name, patience)
             if given_up:
                 log.error(events.COMMITMENT_GIVEN_UP, destination=name, deliveries=given_up)
-            while not self._stopping.is_set():
+            while not self._lanes.stopping.is_set():
                 request = self._store.commitments.take(name, patience)
                 if request is None or not self._ask(peer, peer.commitment, request):
                     return
@@ -122,10 +113,7 @@ class CommitmentRequester:
 
     def stop(self, timeout_s: float) -> None:
         """Let running requests finish within `timeout_s`."""
-        self._stopping.set()
-        deadline = time.monotonic() + timeout_s
-        for lane in self._lanes.values():
-            lane.join(max(deadline - time.monotonic(), 0.0))
+        self._lanes.stop(timeout_s)
 
     def _patience(self, section: PeerCommitment) -> Patience:
         longest = self._settings.delivery.give_up_after

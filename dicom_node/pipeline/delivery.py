@@ -27,6 +27,7 @@ from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
 from dicom_node.pipeline.answers import AnswerBook
 from dicom_node.pipeline.heartbeat import Heartbeat
+from dicom_node.pipeline.lanes import Lanes
 from dicom_node.pipeline.link import Links
 from dicom_node.pipeline.retry import PERMANENT, decide
 from dicom_node.sinks.dimse import Parcel, deliver
@@ -56,27 +57,20 @@ class DeliverySender:
         self._settings = settings
         self._name = name
         self._now = now
-        self._lanes: dict[str, threading.Thread] = {}
-        self._stopping = threading.Event()
+        self._lanes = Lanes("lane", self.drain)
         self._rng = random.Random()  # noqa: S311 - jitter
         self._links = Links(store, settings.delivery, self._rng)
 
     def dispatch(self) -> None:
         """Start a lane for every destination that has work and no lane running."""
         for destination in self._store.jobs.pending_destinations():
-            lane = self._lanes.get(destination)
-            if self._stopping.is_set() or self._paused(destination) or (lane is not None and lane.is_alive()):
-                continue
-            lane = threading.Thread(
-                target=self.drain, args=(destination,), name=f"lane-{destination}", daemon=True
-            )
-            self._lanes[destination] = lane
-            lane.start()
+            if not self._paused(destination):
+                self._lanes.start(destination)
 
     def drain(self, destination: str) -> None:
         """Deliver due jobs of one destination, oldest first, until none is due."""
         try:
-            while not self._stopping.is_set():
+            while not self._lanes.stopping.is_set():
                 job = self._claim(destination)
                 if job is None:
                     return
@@ -86,10 +80,7 @@ class DeliverySender:
 
     def stop(self, timeout_s: float) -> None:
         """Let running associations finish within `timeout_s`; what is not answered by then is sent again."""
-        self._stopping.set()
-        deadline = time.monotonic() + timeout_s
-        for lane in self._lanes.values():
-            lane.join(max(deadline - time.monotonic(), 0.0))
+        self._lanes.stop(timeout_s)
 
     # --- one job
 
@@ -108,7 +99,9 @@ class DeliverySender:
         canceled = threading.Event()
         heartbeat = Heartbeat(self._store, job, self._settings.enhancement.lease, on_cancel=canceled.set)
         with structlog.contextvars.bound_contextvars(**bound), heartbeat:
-            self._attempt(job, destination, go_on=lambda: not (self._stopping.is_set() or canceled.is_set()))
+            self._attempt(
+                job, destination, go_on=lambda: not (self._lanes.stopping.is_set() or canceled.is_set())
+            )
 
     def _attempt(self, job: JobRecord, destination: str, *, go_on: Callable[[], bool]) -> None:
         """Run one attempt; whatever happens, the lane lives on and the job is due again or ended."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 
 import structlog
 
@@ -16,6 +14,7 @@ from dicom_node.network.presentation import STORAGE_SOP_CLASSES
 from dicom_node.network.safekeeping import report
 from dicom_node.observability import events
 from dicom_node.observability.logs import describe_error
+from dicom_node.pipeline.lanes import Lanes
 from dicom_node.pipeline.retry import RetryPolicy, backoff
 from storage.errors import StorageError
 from storage.link_states import KeepState
@@ -31,8 +30,7 @@ class Keeper:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._safekeeping = store.safekeeping
         self._settings = settings
-        self._lanes: dict[str, threading.Thread] = {}
-        self._stopping = threading.Event()
+        self._lanes = Lanes("keeper", self.attend)
         self._rng = random.Random()  # noqa: S311 - jitter
         section = settings.delivery
         self._policy = RetryPolicy(first=section.backoff_first, longest=section.backoff_longest)
@@ -40,15 +38,8 @@ class Keeper:
     def sweep(self) -> None:
         """Start a lane for every sender that may ask and has none running."""
         for peer in self._settings.peers:
-            lane = self._lanes.get(peer.name)
-            wanted = peer.safekeeping is not None and peer.enabled and not self._stopping.is_set()
-            if not wanted or (lane is not None and lane.is_alive()):
-                continue
-            lane = threading.Thread(
-                target=self.attend, args=(peer.name,), name=f"keeper-{peer.name}", daemon=True
-            )
-            self._lanes[peer.name] = lane
-            lane.start()
+            if peer.safekeeping is not None and peer.enabled:
+                self._lanes.start(peer.name)
 
     def attend(self, name: str) -> None:
         """Judge and report what is due for one sender, until nothing is."""
@@ -56,7 +47,7 @@ class Keeper:
         if peer is None or peer.safekeeping is None:
             return
         try:
-            while not self._stopping.is_set():
+            while not self._lanes.stopping.is_set():
                 asker = peer.safekeeping.ae_title or peer.ae_title
                 request = self._safekeeping.take_due(asker)
                 if request is None:
@@ -67,10 +58,7 @@ class Keeper:
 
     def stop(self, timeout_s: float) -> None:
         """Let running reports finish within `timeout_s`."""
-        self._stopping.set()
-        deadline = time.monotonic() + timeout_s
-        for lane in self._lanes.values():
-            lane.join(max(deadline - time.monotonic(), 0.0))
+        self._lanes.stop(timeout_s)
 
     def _answer(self, peer: Peer, section: PeerSafekeeping, request: KeepRequestRecord) -> None:
         """Judge a request that was not, and report one that is."""

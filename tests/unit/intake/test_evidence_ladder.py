@@ -26,6 +26,13 @@ def sweep_after(sweeper, clock, seconds: float) -> None:
     sweeper.sweep()
 
 
+def wait_in_vain(sweeper, clock):
+    """The series is quiet, and what is missing does not come for as long as it is waited for."""
+    sweep_after(sweeper, clock, 31)
+    clock.advance(301)
+    sweeper.sweep()
+
+
 @pytest.fixture
 def source(make_settings) -> Iterator[Callable[..., dict]]:
     """Start a peer that answers C-FIND; `count` None makes it know images only, 0 nothing at all."""
@@ -357,9 +364,7 @@ def test_a_hole_that_the_list_explains_is_told_by_the_list(store, deliver, write
     list_sent(store, paths)
     sweeper = make_sweeper(peers=[ASKER])
 
-    sweep_after(sweeper, clock, 31)
-    clock.advance(301)
-    sweeper.sweep()
+    wait_in_vain(sweeper, clock)
 
     assert "1 of 12" in store.index.get_series(number).message
 
@@ -371,9 +376,7 @@ def test_a_person_may_let_a_series_pass_although_the_list_names_more(
     number = deliver(paths[:10])
     list_sent(store, paths)
     sweeper = make_sweeper(peers=[ASKER])
-    sweep_after(sweeper, clock, 31)
-    clock.advance(301)
-    sweeper.sweep()
+    wait_in_vain(sweeper, clock)
 
     store.index.release_series(number, "operator")
     sweep_after(sweeper, clock, 31)
