@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from storage.clock import Clock
-from storage.database import Database, changed
+from storage.database import Database, set_state
 from storage.delivery_records import (
     CommitmentOutcome,
     CommitmentRecord,
@@ -250,16 +250,8 @@ def _locked(session: Session, number: int) -> CommitmentRow:
 
 
 def _move(session: Session, row: CommitmentRow, event: CommitmentEvent, **changes: Any) -> None:
-    """Apply an event by compare-and-set on the state it was decided in."""
-    following = advance_commitment(CommitmentState(row.state), event)
-    statement = (
-        update(CommitmentRow)
-        .where(CommitmentRow.id == row.id, CommitmentRow.state == row.state)
-        .values(state=following.value, **changes)
-        .execution_options(synchronize_session=False)
-    )
-    if changed(session.execute(statement)) == 1:
-        session.refresh(row)
+    """Apply an event to a request that is locked."""
+    set_state(session, row, advance_commitment(CommitmentState(row.state), event).value, **changes)
 
 
 def _tell(

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text, update
 from sqlalchemy.engine import CursorResult, Dialect, Result
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -178,6 +178,22 @@ def is_sqlite(engine: Engine) -> bool:
 def changed(result: Result[Any]) -> int:
     """How many rows an UPDATE or DELETE changed."""
     return cast("CursorResult[Any]", result).rowcount
+
+
+def set_state(session: Session, row: Any, following: str, **changes: Any) -> None:
+    """Give a mapped row (with `id` and `state`) its next state by compare-and-set on the one it was read in.
+
+    A row that is in another state by now keeps it; whoever has to know reads the row again or holds its lock.
+    """
+    table = type(row)
+    statement = (
+        update(table)
+        .where(table.id == row.id, table.state == row.state)
+        .values(state=following, **changes)
+        .execution_options(synchronize_session=False)
+    )
+    if changed(session.execute(statement)) == 1:
+        session.refresh(row)
 
 
 @contextmanager

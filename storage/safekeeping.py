@@ -8,17 +8,17 @@ deleted, and what is being deleted is not promised. Promises hold whether or not
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from storage.database import Database, changed
+from storage.database import Database
 from storage.lease_clock import LeaseClock
-from storage.link_states import OPEN_KEEP_STATES, KeepEvent, KeepState, advance_keeping
+from storage.link_states import OPEN_KEEP_STATES, KeepEvent, KeepState
 from storage.safekeeping_records import (
     Judgement,
     KeepRequestRecord,
@@ -26,6 +26,19 @@ from storage.safekeeping_records import (
     NewKeepRequest,
     SentList,
     Taken,
+)
+from storage.safekeeping_rows import (
+    Held,
+    due,
+    items_of,
+    locked_request,
+    move_request,
+    pairs_of,
+    request_record,
+    request_row,
+    set_items,
+    stored,
+    tell,
 )
 from storage.safekeeping_tables import KeepItemRow, KeepRequestRow
 from storage.scrub import Scrubber, verify_file
@@ -43,10 +56,6 @@ DUPLICATE_TRANSACTION: Final = 0x0131
 
 _LEASE: Final = timedelta(minutes=5)  # for reading the files of one request, and for one report
 _LOOK_AGAIN: Final = timedelta(seconds=5)
-_PART: Final = 500  # values of one statement
-_QUIETLY: Final = {"synchronize_session": False}
-
-Held = dict[str, list[InstanceRow]]
 
 
 class Safekeeping:
@@ -75,16 +84,16 @@ class Safekeeping:
     def take_due(self, calling_ae: str) -> KeepRequestRecord | None:
         """The oldest request of a sender that waits to be judged or reported; nobody else gets it meanwhile."""
         with self._database.reading() as session:
-            if session.scalars(_due(calling_ae, self._clock.at(session))).one_or_none() is None:
+            if session.scalars(due(calling_ae, self._clock.at(session))).one_or_none() is None:
                 return None
         with self._database.writing() as session:
             at = self._clock.at(session)
-            row = session.scalars(_due(calling_ae, at).with_for_update(skip_locked=True)).one_or_none()
+            row = session.scalars(due(calling_ae, at).with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
             row.not_before = at + _LEASE
             session.flush()
-            return _record(row)
+            return request_record(row)
 
     def judge(self, number: int, terms: KeepTerms) -> bool:
         """Decide for each instance of a WAITING request; False while missing ones may still arrive.
@@ -94,9 +103,9 @@ class Safekeeping:
         damaged, or its UID has several contents and a person has to say which counts.
         """
         with self._database.reading() as session:
-            at, row = self._clock.at(session), _get(session, number)
-            items = _items(session, number)
-            held = _held(session, [item.sop_instance_uid for item in items])
+            at, row = self._clock.at(session), request_row(session, number)
+            items = items_of(session, number)
+            held = stored(session, [item.sop_instance_uid for item in items])
         if any(item.sop_instance_uid not in held for item in items) and at < row.received_at + terms.wait_for:
             until = min(at + _LOOK_AGAIN, row.received_at + terms.wait_for)
             self._note(number, KeepEvent.POSTPONE, not_before=until)
@@ -109,7 +118,7 @@ class Safekeeping:
     def judgement(self, number: int) -> Judgement:
         """What was decided, for the report."""
         with self._database.reading() as session:
-            items = _items(session, number)
+            items = items_of(session, number)
         return Judgement(
             tuple((item.sop_class_uid, item.sop_instance_uid) for item in items if item.reason is None),
             tuple(
@@ -126,7 +135,7 @@ class Safekeeping:
     def defer(self, number: int, wait: timedelta, message: str, *, longest: timedelta) -> bool:
         """The sender could not be told: again after `wait`; given up, and False, `longest` after the judgement."""
         with self._database.reading() as session:
-            at, row = self._clock.at(session), _get(session, number)
+            at, row = self._clock.at(session), request_row(session, number)
             over = at >= (row.judged_at or at) + longest
             changes: dict[str, Any] = {"failures": row.failures + 1, "message": message}
         if over:
@@ -140,7 +149,7 @@ class Safekeeping:
         """Requests, newest first."""
         query = select(KeepRequestRow).order_by(KeepRequestRow.id.desc()).limit(limit)
         with self._database.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [request_record(row) for row in session.scalars(query)]
 
     def sent_list(self, series_id: int) -> SentList | None:
         """What the lists of senders say of a series; None when no list names any instance of it."""
@@ -160,8 +169,8 @@ class Safekeeping:
         same_uid = select(KeepRequestRow).where(KeepRequestRow.transaction_uid == asked.transaction_uid)
         known = session.scalars(same_uid.order_by(KeepRequestRow.id).with_for_update()).all()
         for row in known:
-            if row.calling_ae == asked.calling_ae and _pairs(session, row) == set(instances):
-                _move(session, row, KeepEvent.REPEAT, not_before=at)
+            if row.calling_ae == asked.calling_ae and pairs_of(session, row) == set(instances):
+                move_request(session, row, KeepEvent.REPEAT, not_before=at)
                 return "repeated"
         open_ones = select(func.count()).where(
             KeepRequestRow.calling_ae == asked.calling_ae, KeepRequestRow.state.in_(OPEN_KEEP_STATES)
@@ -189,7 +198,7 @@ class Safekeeping:
             for pair in instances
         ]
         session.execute(insert(plain(KeepItemRow)), values)
-        _tell(session, TrailEvent.SAFEKEEPING_ASKED, row, at)
+        tell(session, TrailEvent.SAFEKEEPING_ASKED, row, at)
         return "taken"
 
     def _read_again(self, held: Held) -> None:
@@ -200,11 +209,11 @@ class Safekeeping:
 
     def _promise(self, session: Session, number: int, terms: KeepTerms) -> None:
         """Judge, with every series locked that anything is promised of."""
-        at, row, items = self._clock.at(session), _locked(session, number), _items(session, number)
+        at, row, items = self._clock.at(session), locked_request(session, number), items_of(session, number)
         uids = [item.sop_instance_uid for item in items]
-        for series_id in sorted({one.series_id for rows in _held(session, uids).values() for one in rows}):
+        for series_id in sorted({one.series_id for rows in stored(session, uids).values() for one in rows}):
             lock_series(session, series_id)
-        held = _held(session, uids)
+        held = stored(session, uids)
         until = None if terms.keep_for is None else at + terms.keep_for
         promised: dict[int, list[int]] = defaultdict(list)
         failed: dict[int, list[int]] = defaultdict(list)
@@ -215,25 +224,25 @@ class Safekeeping:
             else:
                 failed[reason].append(item.id)
         for series_id, numbers in promised.items():
-            _set(session, numbers, series_id=series_id, kept_until=until)
+            set_items(session, numbers, series_id=series_id, kept_until=until)
             data = {"request": number, "calling_ae": row.calling_ae, "instances": len(numbers)}
             name = TrailEvent.SAFEKEEPING_PROMISED
             add_event(session, name, at=at, series_id=series_id, data=data)
         for reason, numbers in failed.items():
-            _set(session, numbers, reason=reason)
+            set_items(session, numbers, reason=reason)
         count = sum(map(len, failed.values()))
-        _move(session, row, KeepEvent.JUDGE, failed=count, judged_at=at, not_before=at)
-        _tell(session, TrailEvent.SAFEKEEPING_JUDGED, row, at)
+        move_request(session, row, KeepEvent.JUDGE, failed=count, judged_at=at, not_before=at)
+        tell(session, TrailEvent.SAFEKEEPING_JUDGED, row, at)
 
     def _note(self, number: int, event: KeepEvent, *, told: TrailEvent | None = None, **changes: Any) -> None:
         """Apply one event in a transaction of its own."""
         with self._database.writing() as session:
-            row, at = _locked(session, number), self._clock.at(session)
+            row, at = locked_request(session, number), self._clock.at(session)
             if event is KeepEvent.REPORT:
                 changes["reported_at"] = at
-            _move(session, row, event, **changes)
+            move_request(session, row, event, **changes)
             if told is not None:
-                _tell(session, told, row, at)
+                tell(session, told, row, at)
 
 
 def _reason(item: KeepItemRow, stored: Sequence[InstanceRow], terms: KeepTerms) -> int | None:
@@ -245,92 +254,3 @@ def _reason(item: KeepItemRow, stored: Sequence[InstanceRow], terms: KeepTerms) 
     if any(row.damaged or row.conflict for row in stored):
         return PROCESSING_FAILURE
     return None
-
-
-def _due(calling_ae: str, at: datetime) -> Any:
-    return (
-        select(KeepRequestRow)
-        .where(
-            KeepRequestRow.calling_ae == calling_ae,
-            KeepRequestRow.state.in_(OPEN_KEEP_STATES),
-            KeepRequestRow.not_before <= at,
-        )
-        .order_by(KeepRequestRow.id)
-        .limit(1)
-    )
-
-
-def _get(session: Session, number: int) -> KeepRequestRow:
-    return session.scalars(select(KeepRequestRow).where(KeepRequestRow.id == number)).one()
-
-
-def _locked(session: Session, number: int) -> KeepRequestRow:
-    query = select(KeepRequestRow).where(KeepRequestRow.id == number).with_for_update()
-    return session.scalars(query).one()
-
-
-def _items(session: Session, number: int) -> Sequence[KeepItemRow]:
-    query = select(KeepItemRow).where(KeepItemRow.request_id == number).order_by(KeepItemRow.id)
-    return session.scalars(query).all()
-
-
-def _pairs(session: Session, row: KeepRequestRow) -> set[tuple[str, str]]:
-    return {(item.sop_class_uid, item.sop_instance_uid) for item in _items(session, row.id)}
-
-
-def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _PART):
-        yield values[start : start + _PART]
-
-
-def _held(session: Session, uids: Sequence[str]) -> Held:
-    """Every stored content under these UIDs, as the database has it now."""
-    found: Held = defaultdict(list)
-    for part in _parts(uids):
-        query = select(InstanceRow).where(InstanceRow.sop_instance_uid.in_(part)).order_by(InstanceRow.id)
-        for row in session.scalars(query.execution_options(populate_existing=True)):
-            found[row.sop_instance_uid].append(row)
-    return dict(found)
-
-
-def _set(session: Session, numbers: Sequence[int], **values: Any) -> None:
-    for part in _parts(numbers):
-        statement = update(KeepItemRow).where(KeepItemRow.id.in_(part)).values(**values)
-        session.execute(statement.execution_options(**_QUIETLY))
-
-
-def _move(session: Session, row: KeepRequestRow, event: KeepEvent, **changes: Any) -> None:
-    """Apply an event by compare-and-set on the state it was decided in."""
-    following = advance_keeping(KeepState(row.state), event)
-    statement = (
-        update(KeepRequestRow)
-        .where(KeepRequestRow.id == row.id, KeepRequestRow.state == row.state)
-        .values(state=following.value, **changes)
-        .execution_options(**_QUIETLY)
-    )
-    if changed(session.execute(statement)) == 1:
-        session.refresh(row)
-
-
-def _tell(session: Session, name: TrailEvent, row: KeepRequestRow, at: datetime) -> None:
-    facts = {"request": row.id, "transaction_uid": row.transaction_uid, "calling_ae": row.calling_ae}
-    counts = {"instances": row.instances, "failed": row.failed}
-    add_event(session, name, at=at, data={**facts, **counts})
-
-
-def _record(row: KeepRequestRow) -> KeepRequestRecord:
-    return KeepRequestRecord(
-        id=row.id,
-        transaction_uid=row.transaction_uid,
-        calling_ae=row.calling_ae,
-        called_ae=row.called_ae,
-        state=KeepState(row.state),
-        instances=row.instances,
-        failed=row.failed,
-        failures=row.failures,
-        received_at=row.received_at,
-        not_before=row.not_before,
-        judged_at=row.judged_at,
-        reported_at=row.reported_at,
-        message=row.message,
-    )

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from dicom_node.demo.bench import RunningNode
 
-_NURSERY = multiprocessing.get_context("forkserver")
+NURSERY = multiprocessing.get_context("forkserver")
 # `__main__` is named so that it is not imported anew by each process.
-_NURSERY.set_forkserver_preload(["__main__", "dicom_node.cli.main", "dicom_node.supervisor", __name__])
+NURSERY.set_forkserver_preload(["__main__", "dicom_node.cli.main", "dicom_node.supervisor", __name__])
 
 
 def dicom_node(
@@ -52,7 +52,7 @@ class _Forked:
         self, command: Sequence[str], cwd: Path, out: Path | None, err: Path, environ: Mapping[str, str]
     ) -> None:
         self._command = command
-        self._process = _NURSERY.Process(target=_run, args=(command, cwd, out, err, dict(environ)))
+        self._process = NURSERY.Process(target=_run, args=(command, cwd, out, err, dict(environ)))
         self._process.start()
         self.pid = self._process.pid
 

@@ -1,4 +1,4 @@
-"""Commands that run the node: init, serve, db upgrade, and the hidden one behind each of its processes."""
+"""Commands that run the node: init, serve, db upgrade, and hidden ones that run one of its processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def role(name: str, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run one process of the node (started by `serve`)."""
+    """Run one process of the node, by itself; `serve` forks its own."""
     from dicom_node.node import Role, run_role
 
     settings = load_settings(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -32,6 +31,7 @@ from engine.phantom import head_phantom, noisy_ct
 from storage.errors import NotFoundError
 from storage.store import Store
 from tests.drill.proxy import Proxy
+from tests.nursery import NURSERY
 
 CANARY = "CANARYNAME^CANARYGIVEN"
 CANARY_ID = "CANARYID7731"
@@ -69,18 +69,13 @@ class Sent:
     acknowledged: set[str] = field(default_factory=set)
 
 
-# Roles are forked from a process that has loaded everything, as the supervisor's are.
-_NURSERY = multiprocessing.get_context("forkserver")
-_NURSERY.set_forkserver_preload(["dicom_node.role_process", __name__])
-
-
 class RoleProcess:
-    """One role of the node in a process of its own."""
+    """One role of the node in a process of its own, forked from one that has loaded it, as the supervisor's are."""
 
     def __init__(self, role: Role, config: Path, log: Path) -> None:
         self.role = role
-        theirs, self._ours = _NURSERY.Pipe(duplex=False)
-        self._process = _NURSERY.Process(target=_play, args=(role, config, log, theirs))
+        theirs, self._ours = NURSERY.Pipe(duplex=False)
+        self._process = NURSERY.Process(target=_play, args=(role, config, log, theirs))
         self._process.start()
         theirs.close()
 
