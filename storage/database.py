@@ -180,10 +180,10 @@ def changed(result: Result[Any]) -> int:
     return cast("CursorResult[Any]", result).rowcount
 
 
-def set_state(session: Session, row: Any, following: str, **changes: Any) -> None:
+def set_state(session: Session, row: Any, following: str, **changes: Any) -> bool:
     """Give a mapped row (with `id` and `state`) its next state by compare-and-set on the one it was read in.
 
-    A row that is in another state by now keeps it; whoever has to know reads the row again or holds its lock.
+    False, and nothing changed, when it is in another state by now, which cannot be while its lock is held.
     """
     table = type(row)
     statement = (
@@ -192,8 +192,10 @@ def set_state(session: Session, row: Any, following: str, **changes: Any) -> Non
         .values(state=following, **changes)
         .execution_options(synchronize_session=False)
     )
-    if changed(session.execute(statement)) == 1:
-        session.refresh(row)
+    if changed(session.execute(statement)) != 1:
+        return False
+    session.refresh(row)
+    return True
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from storage.clock import Clock
-from storage.database import Database, changed
+from storage.database import Database, set_state
 from storage.delivery_records import NewAnswer, StoredObject
 from storage.destinations import lift_hold
 from storage.errors import IllegalTransitionError, NotFoundError
@@ -192,19 +192,15 @@ class Deliveries:
     def _answer(self, session: Session, row: DeliveryRow, state: DeliveryState, answer: NewAnswer) -> None:
         """Write the answer by compare-and-set on the state it was decided in."""
         promise = {"commitment": Promise.WANTED.value} if answer.ask_to_keep else {}
-        statement = (
-            update(DeliveryRow)
-            .where(DeliveryRow.id == row.id, DeliveryRow.state == row.state)
-            .values(
-                state=state.value,
-                status=answer.status,
-                comment=answer.comment,
-                attempts=DeliveryRow.attempts + 1,
-                updated_at=self._now(),
-                **promise,
-            )
-            .execution_options(synchronize_session=False)
+        done = set_state(
+            session,
+            row,
+            state.value,
+            status=answer.status,
+            comment=answer.comment,
+            attempts=DeliveryRow.attempts + 1,
+            updated_at=self._now(),
+            **promise,
         )
-        if changed(session.execute(statement)) != 1:
+        if not done:
             raise IllegalTransitionError(row.state, _EVENTS[answer.state], "the delivery changed meanwhile")
-        session.refresh(row)
