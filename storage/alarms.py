@@ -56,6 +56,11 @@ def raise_alarm(
     return True
 
 
+def damaged_subject(kind: str, row_id: int) -> str:
+    """What the alarm of a damaged file is about: the row of a ``received`` or ``derived`` file."""
+    return f"{kind} file {row_id}"
+
+
 def clear_alarm(session: Session, code: str, subject: str, *, at: datetime, actor: str | None = None) -> bool:
     """End an alarm within the caller's transaction; False when there was none."""
     row = session.get(AlarmRow, (str(code), subject), with_for_update=True)

@@ -10,7 +10,8 @@ from sqlalchemy import CursorResult, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from storage.mapping import instance_record, relative, series_record
-from storage.records import AddResult, NewInstance
+from storage.records import AddResult, NewInstance, Outcome
+from storage.repair import repair
 from storage.series_rows import link_association, mark_stored
 from storage.states import SeriesState
 from storage.tables import InstanceRow, SeriesRow, plain
@@ -38,7 +39,11 @@ def store_instance(session: Session, new: NewInstance, *, root: Path, at: dateti
     twin = next((row for row in same_uid if row.series_id == series.id and row.digest == new.digest), None)
     if twin is not None:
         mark_carried(session, series, new.association_id, at=at)
-        return AddResult("duplicate", instance_record(twin, root), series_record(series))
+        outcome: Outcome = "duplicate"
+        if twin.damaged:
+            repair(session, series, twin, new, root=root, at=at)
+            outcome = "repaired"
+        return AddResult(outcome, instance_record(twin, root), series_record(series))
     _mark_conflicts(session, same_uid, series)
     generation = mark_stored(session, series, at=at, association_id=new.association_id)
     row = _insert(session, new, series.id, generation, root=root, at=at, conflict=bool(same_uid))

@@ -16,7 +16,7 @@ from storage.states import DeliveryState, JobKind, JobState, LatePolicy, SeriesS
 
 Json = Mapping[str, Any]
 Ending = Literal["released", "aborted", "lost"]
-Outcome = Literal["stored", "duplicate", "conflict"]
+Outcome = Literal["stored", "duplicate", "conflict", "repaired"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,11 @@ class NewInstance:
 
 @dataclass(frozen=True)
 class AddResult:
-    """What became of a new instance. For a duplicate, `instance` is the earlier one: drop the new file."""
+    """What became of a new instance.
+
+    duplicate  `instance` is the earlier one: drop the new file
+    repaired   `instance` is the earlier one, whose file was damaged; the new file has taken its place
+    """
 
     outcome: Outcome
     instance: InstanceRecord

@@ -15,7 +15,7 @@ from typing import Literal, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from storage.alarms import AlarmCode, raise_alarm
+from storage.alarms import AlarmCode, damaged_subject, raise_alarm
 from storage.database import Database
 from storage.lease_clock import LeaseClock
 from storage.tables import DerivedRow, InstanceRow, SeriesRow
@@ -61,6 +61,13 @@ class Scrubber:
                 verdict, length = self.check(table, number)
                 files, size, damaged = files + 1, size + length, damaged + (verdict != "whole")
         return Scrubbed(files, size, damaged)
+
+    def check_received(self, series_id: int) -> int:
+        """Read every received file of a series now, as `scrub` would in time; how many are damaged or gone."""
+        with self._database.reading() as session:
+            query = select(InstanceRow.id).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+            numbers = list(session.scalars(query))
+        return sum(self.check(InstanceRow, number)[0] != "whole" for number in numbers)
 
     def check(self, table: Table, number: int) -> tuple[Verdict, int]:
         """Read one file, and write down what was found; the bytes read."""
@@ -130,5 +137,5 @@ def _tell(session: Session, row: Stored, verdict: str, clock: LeaseClock) -> Non
     kind = "derived" if isinstance(row, DerivedRow) else "received"
     data = {"sop_instance_uid": row.sop_instance_uid, "kind": kind, "found": verdict}
     add_event(session, TrailEvent.INSTANCE_DAMAGED, at=at, series_id=row.series_id, data=data)
-    subject = f"{kind} file {row.id}"
+    subject = damaged_subject(kind, row.id)
     raise_alarm(session, AlarmCode.DAMAGED_FILE, subject, at=at, series_id=row.series_id, data=data)

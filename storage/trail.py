@@ -40,6 +40,7 @@ class TrailEvent(StrEnum):
     SERIES_SAME_CONTENT = "series.same_content"  # instances that differ in bytes mean the same
     SERIES_PURGED = "series.purged"
     INSTANCE_DAMAGED = "instance.damaged"
+    INSTANCE_REPAIRED = "instance.repaired"
     ALARM_RAISED = "alarm.raised"
     ALARM_CLEARED = "alarm.cleared"
     CLOCK_JUMPED = "clock.jumped"

@@ -90,7 +90,7 @@ ADVICE: Final[Mapping[Reason, tuple[Group, str]]] = {
         "Nothing: the original stands. Tell us which scanner and protocol it was.",
     ),
     Reason.VERIFY_FAILED: (Group.JOB, "Tell us the numbers of the assertions and the scanner."),
-    Reason.SOURCE_CHANGED: (Group.JOB, "Check the disk; send the series anew."),
+    Reason.SOURCE_CHANGED: (Group.JOB, "Check the disk; send the series anew, it goes on by itself then."),
     Reason.WORKER_DIED: (Group.JOB, "If it happens again: look for lack of memory, then `jobs resubmit ID`."),
     Reason.ABANDONED: (Group.JOB, _NOTHING),
     Reason.TIME_LIMIT: (Group.JOB, "Raise `enhancement.time_limit`, or take the enhancer `classical`."),

@@ -27,6 +27,7 @@ _EVENTS: dict[Outcome, str] = {
     "stored": TrailEvent.INSTANCE_STORED,
     "duplicate": "instance.duplicate",
     "conflict": TrailEvent.INSTANCE_CONFLICT,
+    "repaired": TrailEvent.INSTANCE_REPAIRED,
 }
 _LOOK_AGAIN = 16 << 20  # bytes between two looks at the free space
 

@@ -138,6 +138,10 @@ class EnhanceWorker:
 
     def _failed(self, job: JobRecord, error: AttemptFailedError) -> None:
         """Record the failure and whether it is tried again."""
+        if error.reason is Reason.SOURCE_CHANGED:
+            # Found out which files now, not in the scrubber's next round: only what is known to be damaged is
+            # taken anew when the series is sent again.
+            self._store.scrubber.check_received(job.series_id)
         now = self._now()
         retry_at = decide(
             error.reason,

@@ -11,7 +11,7 @@ import pytest
 from storage.alarms import AlarmCode
 from storage.errors import SpoolFullError, StorageError
 from storage.space import Level, Marks, Room, Space, judge
-from storage.states import JobKind
+from storage.states import JobKind, SeriesState
 from storage.store import open_store
 
 WEEK = timedelta(days=7)
@@ -187,3 +187,79 @@ def test_the_work_goes_on_beside_a_damaged_series(scene, stored):
     other = scene.enqueue(2)
 
     assert scene.store.jobs.claim(JobKind.ENHANCE, "worker", scene.lease).id == other.id
+
+
+@pytest.mark.parametrize("harm", [_flip, lambda path: path.unlink()])
+def test_a_damaged_file_sent_again_is_whole_again(scene, stored, harm):
+    scene.clock.move(days=8)
+    harm(stored[0].path)
+    scene.store.scrubber.scrub(every=WEEK)
+
+    again = scene.add("1.2.3.1.1", series="1.2.3.1", association=scene.associate())
+
+    assert again.outcome == "repaired"
+    (now,) = scene.store.index.instances(again.series.id)
+    assert (now.id, now.damaged, now.digest) == (stored[0].id, False, stored[0].digest)
+    assert now.path != stored[0].path
+    assert now.path.read_bytes().endswith(b"a1.2.3.1.1")
+    assert scene.store.alarms.active(AlarmCode.DAMAGED_FILE) == []
+    assert "instance.repaired" in scene.names(series=again.series.id)
+    scene.clock.move(days=8)
+    assert scene.store.scrubber.scrub(every=WEEK).damaged == 0
+    assert scene.add("1.2.3.1.1", series="1.2.3.1").outcome == "duplicate"
+
+
+def test_other_content_under_its_uid_does_not_repair_a_damaged_file(scene, stored):
+    scene.clock.move(days=8)
+    _flip(stored[0].path)
+    scene.store.scrubber.scrub(every=WEEK)
+
+    added = scene.add("1.2.3.1.1", series="1.2.3.1", content="b")
+
+    assert added.outcome == "conflict"
+    assert [row.damaged for row in scene.store.index.instances(added.series.id)] == [True, False]
+
+
+def _damage(scene, instance) -> None:
+    _flip(instance.path)
+    assert scene.store.scrubber.check_received(1) == 1
+
+
+def test_a_series_held_for_its_damage_opens_again_when_all_is_whole(scene):
+    first, second = (scene.add(uid).instance for uid in ("1.2.3.1", "1.2.3.2"))
+    for instance in (first, second):
+        _flip(instance.path)
+    assert scene.store.scrubber.check_received(1) == 2
+    assert scene.close(1, event="hold", reason="SOURCE_CHANGED", message="2 files.")
+
+    scene.add("1.2.3.1")
+    still = scene.store.index.get_series(1)
+    scene.add("1.2.3.2")
+    opened = scene.store.index.get_series(1)
+
+    assert (still.state, still.generation) == (SeriesState.HELD, 1)
+    assert (opened.state, opened.generation, opened.instance_count) == (SeriesState.RECEIVING, 2, 2)
+    assert scene.close(1, "key-2")
+
+
+def test_a_series_whose_job_met_the_damage_opens_again(scene):
+    added = scene.add("1.2.3.1")
+    scene.close(added.series.id)
+    job = scene.claim()
+    _damage(scene, added.instance)
+    scene.store.jobs.fail(job, reason="SOURCE_CHANGED", message="A file.", retry_at=None)
+
+    assert scene.add("1.2.3.1").outcome == "repaired"
+
+    opened = scene.store.index.get_series(1)
+    assert (opened.state, opened.generation) == (SeriesState.RECEIVING, 2)
+    assert "series.reopened" in scene.names(series=1)
+
+
+def test_a_series_that_was_enhanced_before_the_damage_stays_as_it_is(scene, stored):
+    _damage(scene, stored[0])
+
+    assert scene.add("1.2.3.1.1", series="1.2.3.1").outcome == "repaired"
+
+    kept = scene.store.index.get_series(1)
+    assert (kept.state, kept.generation) == (SeriesState.STABLE, 1)
