@@ -35,7 +35,7 @@ class TrainingConfig:
 
     repeats    how often a drawn batch is shown on average (`engine.training.stream`)
     memory     the last batches that those shown again are picked from
-    workers    processes that draw batches ahead on the CPU; 0 draws in the run itself, on its device
+    workers    processes that simulate scans ahead on the CPU; 0 does so in the run itself, on its device
     threads    threads of the network on a CPU; 0 leaves the choice to torch
     """
 
@@ -81,8 +81,6 @@ class TrainingConfig:
             raise EngineInputError(f"precision is float32 or bfloat16, not {self.precision!r}")
         if self.repeats < 1 or self.memory < 1 or self.workers < 0:
             raise EngineInputError("repeats and memory are at least 1, workers at least 0")
-        if self.workers and self.device != "cpu":
-            raise EngineInputError('workers draw on the CPU: they need device = "cpu"')
         if any(edge % 16 for shape in self.shapes for edge in shape):
             raise EngineInputError("every patch edge must be a multiple of 16")
 

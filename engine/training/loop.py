@@ -88,7 +88,7 @@ class Trainer:
         rate = learning_rate(config, progress.step, self.fraction())
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        totals: dict[str, float] = {}
+        totals: dict[str, torch.Tensor] = {}
         for part in range(config.accumulate):
             batch = self.stream.take(progress.step * config.accumulate + part)
             loss, terms = training_loss(
@@ -99,14 +99,16 @@ class Trainer:
             )
             (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
             for name, term in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(term) / config.accumulate
-        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
-        if math.isfinite(norm):
+                totals[name] = totals.get(name, 0) + term / config.accumulate
+        totals["gradient"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        # Read together: every number read waits for the GPU.
+        found = dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True))
+        if math.isfinite(found["gradient"]):
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         progress.step += 1
         self.ema.update(self.network, progress.step)
-        return totals | {"rate": rate, "gradient": norm}
+        return found | {"rate": rate}
 
     def validate(self) -> str:
         """Measure the averaged weights on the held-out cases; return one line."""
@@ -152,7 +154,7 @@ def build_trainer(config: TrainingConfig, folder: Path) -> Trainer:
     """Load the scans and build the trainer of a run."""
     device = torch.device(config.device)
     data = Path(config.data)
-    volumes = load_volumes(data, config.sources, device)
+    volumes = load_volumes(data, config.sources, torch.device("cpu") if config.workers else device)
     cases = load_cases(data, config.validation, device) if config.validation else []
     return Trainer(config, folder, volumes, cases)
 

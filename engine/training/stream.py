@@ -3,15 +3,20 @@
 Simulating a scan and its pilot costs more than a step of the network, so a drawn batch stays in a memory of the
 last ones and is shown `repeats` times on average, turned differently each time. Which batch a step sees is a
 function of the seed and the step alone: a resumed run draws the memory again and continues exactly.
+
+Beside a GPU the processes only simulate; a thread carries what they drew to its memory while it works, and the
+pilot is made there.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.multiprocessing as mp
@@ -19,7 +24,7 @@ from torch import Tensor
 
 from engine.diffusion.conditioning import Condition
 from engine.simulation.randomness import Draw
-from engine.training.batches import Batch, draw_batch
+from engine.training.batches import Batch, States, draw_states, with_pilot
 from engine.training.config import TrainingConfig
 from engine.training.patches import PatchSource
 from engine.training.volumes import TrainingVolume
@@ -27,8 +32,12 @@ from engine.training.volumes import TrainingVolume
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
+Drawn = TypeVar("Drawn", bound=States)
+
 _AHEAD = 4
 """Batches that a process may be ahead of the run."""
+_CARRIED = 3
+"""Batches that wait in a GPU's memory for the run."""
 _APART = 1_000_003
 """Distance of the seeds of two runs; batches and turns of one run lie in between."""
 
@@ -40,8 +49,10 @@ class BatchStream:
         self._volumes, self._config, self._device = volumes, config, device
         self._memory: deque[Batch] = deque(maxlen=config.memory if config.repeats > 1 else 1)
         self._next = -1
-        self._queues: list[Queue[Batch]] = []
+        self._queues: list[Queue[States]] = []
         self._processes: list[SpawnProcess] = []
+        self._carried: queue.Queue[States] = queue.Queue(_CARRIED)
+        self._closed = threading.Event()
 
     def take(self, step: int) -> Batch:
         """Return the batch of a step, turned at random."""
@@ -56,7 +67,8 @@ class BatchStream:
         return turned(self._memory[chosen], draw)
 
     def close(self) -> None:
-        """End the processes that draw."""
+        """End the processes that draw, and the thread that carries."""
+        self._closed.set()
         for process in self._processes:
             process.terminate()
             process.join()
@@ -68,31 +80,49 @@ class BatchStream:
         count = self._config.workers
         context = mp.get_context("spawn")
         for worker in range(count):
-            queue: Queue[Batch] = context.Queue(_AHEAD)
+            drawn: Queue[States] = context.Queue(_AHEAD)
             start = first + (worker - first) % count
             process = context.Process(
-                target=_draw_ahead, args=(queue, self._volumes, self._config, start, count), daemon=True
+                target=_draw_ahead, args=(drawn, self._volumes, self._config, start, count), daemon=True
             )
             process.start()
-            self._queues.append(queue)
+            self._queues.append(drawn)
             self._processes.append(process)
+        if count and self._device.type == "cuda":
+            threading.Thread(target=self._carry, args=(first,), name="carry", daemon=True).start()
 
     def _receive(self, number: int) -> Batch:
         """Return batch `number`, drawn here or by a process."""
         if not self._queues:
-            return numbered_batch(self._volumes, self._config, number, self._device)
+            return with_pilot(numbered_states(self._volumes, self._config, number, self._device))
+        if self._device.type == "cuda":
+            carried = self._carried.get()
+            # Its memory may be used again only after what this run has asked of it.
+            return with_pilot(_each_image(carried, lambda image: _used_here(image, self._device)))
         sent = self._queues[number % len(self._queues)].get()
         # Copied out of shared memory: a long memory would hold hundreds of open files.
-        return _each_image(sent, lambda image: image.clone())
+        copied = _each_image(sent, lambda image: image.clone())
+        return copied if isinstance(copied, Batch) else with_pilot(copied)
+
+    def _carry(self, number: int) -> None:
+        """Bring what the processes drew to the GPU, batch by batch, beside whatever runs there."""
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        while not self._closed.is_set():
+            sent = self._queues[number % len(self._queues)].get()
+            with torch.cuda.stream(side):
+                there = _each_image(sent, lambda x: x.pin_memory().to(self._device, non_blocking=True))
+            side.synchronize()
+            self._carried.put(there)
+            number += 1
 
 
-def numbered_batch(
+def numbered_states(
     volumes: list[TrainingVolume], config: TrainingConfig, number: int, device: torch.device
-) -> Batch:
+) -> States:
     """Draw batch `number` of a run: the same for the same seed, whatever was drawn before."""
     draw = Draw(config.seed * _APART + 2 * number, device)
     size = config.shapes[draw.integer(0, len(config.shapes) - 1)]
-    return draw_batch(PatchSource(volumes, config, draw), size, config.batch, draw)
+    return draw_states(PatchSource(volumes, config, draw), size, config.batch, draw)
 
 
 def turned(batch: Batch, draw: Draw) -> Batch:
@@ -113,31 +143,36 @@ def turned(batch: Batch, draw: Draw) -> Batch:
     )
 
 
-def _each_image(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+def _each_image(drawn: Drawn, change: Callable[[Tensor], Tensor]) -> Drawn:
     """Apply a function to every tensor of a batch."""
-    facts = batch.condition
-    return Batch(
-        clean=change(batch.clean),
-        scan=change(batch.scan),
-        pilot=change(batch.pilot),
-        state=change(batch.state),
-        sigma=change(batch.sigma),
-        condition=Condition(
-            noise=change(facts.noise),
-            colour=change(facts.colour),
-            is_ct=change(facts.is_ct),
-            spacing=change(facts.spacing),
-        ),
-        matched=change(batch.matched),
+    changed = {
+        field.name: change(value)
+        for field in fields(drawn)
+        if isinstance(value := getattr(drawn, field.name), Tensor)
+    }
+    facts = drawn.condition
+    condition = Condition(
+        noise=change(facts.noise),
+        colour=change(facts.colour),
+        is_ct=change(facts.is_ct),
+        spacing=change(facts.spacing),
     )
+    return replace(drawn, condition=condition, **changed)
+
+
+def _used_here(image: Tensor, device: torch.device) -> Tensor:
+    """Tell the GPU's allocator that this thread's stream uses a tensor made on another."""
+    image.record_stream(torch.cuda.current_stream(device))
+    return image
 
 
 def _draw_ahead(
-    queue: Queue[Batch], volumes: list[TrainingVolume], config: TrainingConfig, first: int, step: int
+    drawn: Queue[States], volumes: list[TrainingVolume], config: TrainingConfig, first: int, step: int
 ) -> None:
-    """Draw batches first, first + step, ... for ever, on one thread."""
+    """Draw batches first, first + step, ... for ever, on one thread; with pilots where no GPU makes them."""
     torch.set_num_threads(1)
-    number = first
+    number, here = first, torch.device("cpu")
     while True:
-        queue.put(numbered_batch(volumes, config, number, torch.device("cpu")))
+        states = numbered_states(volumes, config, number, here)
+        drawn.put(states if config.device == "cuda" else with_pilot(states))
         number += step

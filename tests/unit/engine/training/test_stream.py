@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.errors import EngineInputError
 from engine.simulation.randomness import Draw
-from engine.training.batches import Batch
+from engine.training.batches import Batch, with_pilot
 from engine.training.config import TrainingConfig
-from engine.training.stream import BatchStream, numbered_batch, turned
+from engine.training.stream import BatchStream, numbered_states, turned
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(
@@ -60,7 +59,7 @@ def test_every_batch_is_fresh_without_repeats() -> None:
 
 
 def test_turning_keeps_scan_target_and_pilot_together() -> None:
-    batch = numbered_batch([], CONFIG, 1, CPU)
+    batch = with_pilot(numbered_states([], CONFIG, 1, CPU))
     for seed in range(6):
         new = turned(batch, Draw(seed))
         assert (new.scan - new.clean).abs().sum() == pytest.approx(
@@ -69,8 +68,3 @@ def test_turning_keeps_scan_target_and_pilot_together() -> None:
         assert (new.scan - new.pilot).abs().sum() == pytest.approx(
             float((batch.scan - batch.pilot).abs().sum()), rel=1e-5
         )
-
-
-def test_workers_need_a_run_on_the_cpu() -> None:
-    with pytest.raises(EngineInputError, match="workers draw on the CPU"):
-        replace(CONFIG, workers=1, device="cuda")
