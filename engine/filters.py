@@ -9,6 +9,8 @@ from torch import Tensor
 
 def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
     """Separable Gaussian of `deviation` voxels on (Z, Y, X)."""
+    if x.is_cuda:
+        return _blur_by_matrices(x, deviation)
     out = x[None, None]
     for axis in range(3):
         radius = min(int(3 * deviation), x.shape[axis] - 1)
@@ -21,6 +23,25 @@ def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
         pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = radius
         out = F.conv3d(F.pad(out, pad, mode="replicate"), (kernel / kernel.sum()).reshape(shape))
     return out[0, 0]
+
+
+def _blur_by_matrices(x: Tensor, deviation: float) -> Tensor:
+    """The same by one matrix for each axis: on a GPU many times faster than convolving a single channel."""
+    z, y, w = (_blur_matrix(n, deviation).to(x) for n in x.shape)
+    out = (z @ x.flatten(1)).reshape(x.shape)
+    return torch.matmul(y, out) @ w.T
+
+
+def _blur_matrix(n: int, deviation: float) -> Tensor:
+    """The Gaussian on an axis of n voxels whose ends repeat, (n, n)."""
+    radius = min(int(3 * deviation), n - 1)
+    if radius < 1:
+        return torch.eye(n)
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offsets / deviation).square())
+    place = torch.arange(n)
+    read = (place[:, None] + offsets).clamp(0, n - 1)
+    return torch.zeros(n, n).index_put((place[:, None], read), kernel / kernel.sum(), accumulate=True)
 
 
 def box_mean(x: Tensor, side: int) -> Tensor:

@@ -7,6 +7,7 @@ the values that are then measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,10 +22,23 @@ _CALM_SHARE = 0.2
 FEWEST_PLACES = 100
 
 
-def calmest(scores: NDArray[np.float32], *, share: float, fewest: int = FEWEST_PLACES) -> NDArray[np.bool_]:
-    """Mark the `share` of places with the lowest score, but not fewer than a minimum."""
-    wanted = min(scores.size, max(fewest, int(share * scores.size)))
-    return np.asarray(scores <= np.partition(scores, wanted - 1)[wanted - 1])
+def calmest(scores: Tensor, *, share: float, fewest: int = FEWEST_PLACES) -> Tensor:
+    """Mark the `share` of places (N,) with the lowest score, but not fewer than a minimum."""
+    wanted = min(scores.numel(), max(fewest, int(share * scores.numel())))
+    return scores <= scores.kthvalue(wanted).values
+
+
+def quantiles(values: Tensor, shares: Sequence[float]) -> list[NDArray[np.float32]]:
+    """Return the quantiles of every column of (N, B), interpolated linearly between two ranks as numpy does."""
+    places = [share * (len(values) - 1) for share in shares]
+    ranks = sorted({min(int(at) + more, len(values) - 1) for at in places for more in (0, 1)})
+    if values.is_cuda:
+        found = values.sort(dim=0).values[ranks].cpu().numpy()
+    else:  # where a whole sort takes longer
+        found = np.partition(np.ascontiguousarray(values.numpy().T), ranks, axis=1)[:, ranks].T
+    row = {rank: found[number] for number, rank in enumerate(ranks)}
+    pairs = [(row[int(at)], row[min(int(at) + 1, len(values) - 1)], np.float32(at % 1)) for at in places]
+    return [low + (high - low) * part for low, high, part in pairs]
 
 
 def haar_sigma(scan: Tensor, tissue: Tensor) -> float:

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from engine.blocks import BLOCK, BlockTensors, band_indices, interpolate_nodes, node_weights
 from engine.filters import box_mean, gaussian_blur, local_rank
-from engine.flat_places import FEWEST_PLACES, calmest, haar_sigma, local_sd_mode
+from engine.flat_places import FEWEST_PLACES, calmest, haar_sigma, local_sd_mode, quantiles
+from engine.transfer import to_device
 from engine.volume import IntensityUnit, Volume
 
 Array = NDArray[np.float32]
@@ -114,13 +115,18 @@ def estimate_noise(volume: Volume, device: torch.device | str = "cpu") -> NoiseE
 
 
 def measure_noise(
-    scan: Tensor, valid: Tensor | None, unit: IntensityUnit, spacing_mm: tuple[float, float, float]
+    scan: Tensor,
+    valid: Tensor | None,
+    unit: IntensityUnit,
+    spacing_mm: tuple[float, float, float],
+    *,
+    evidence: bool = True,
 ) -> NoiseEstimate:
-    """Do the same for tensors as `on_device` returns them."""
+    """Do the same for tensors as `on_device` returns them; the evidence only where somebody will read it."""
     tissue = _tissue(scan, valid, unit)
-    spectrum, level, evidence = _measure_bands(scan, valid, tissue, spacing_mm)
+    spectrum, level, seen = _measure_bands(scan, valid, tissue, spacing_mm, evidence=evidence)
     if not spectrum.any() and not bool(tissue.any()):
-        return NoiseEstimate(0.0, {}, 1.0, spectrum, level, evidence)
+        return NoiseEstimate(0.0, {}, 1.0, spectrum, level, seen)
     planes = slice(None, None, -(-tissue.shape[0] // _MOST_PLANES))
     scan, tissue = scan[planes], tissue[planes]
     methods = {"dct_bands": float(np.sqrt(spectrum.mean()))}
@@ -128,7 +134,7 @@ def measure_noise(
         methods["haar_bands"] = haar_sigma(scan, tissue)
         if unit is IntensityUnit.HU:
             methods["local_sd_mode"] = local_sd_mode(scan, tissue)
-    return _fuse(methods, spectrum, level, evidence)
+    return _fuse(methods, spectrum, level, seen)
 
 
 def find_tissue(volume: Volume, device: torch.device | str = "cpu") -> Mask:
@@ -142,7 +148,7 @@ def on_device(volume: Volume, device: torch.device | str) -> tuple[Tensor, Tenso
 
     Zero stands where padding was, so that its value has no influence, not even on the rounding of a sum.
     """
-    scan = torch.from_numpy(np.ascontiguousarray(volume.array, np.float32)).to(device)
+    scan = to_device(volume.array, device)
     if volume.valid is None:
         return scan, None
     valid = torch.from_numpy(volume.valid).to(device)
@@ -161,7 +167,12 @@ def _tissue(scan: Tensor, valid: Tensor | None, unit: IntensityUnit) -> Tensor:
 
 
 def _measure_bands(
-    scan: Tensor, valid: Tensor | None, tissue: Tensor, spacing_mm: tuple[float, float, float]
+    scan: Tensor,
+    valid: Tensor | None,
+    tissue: Tensor,
+    spacing_mm: tuple[float, float, float],
+    *,
+    evidence: bool,
 ) -> tuple[Array, Array, Array | None]:
     """Return the noise spectrum in tissue, the local level relative to it, and the evidence."""
     bands = BlockTensors(scan.device).coefficients(scan)  # (slabs, rows, columns, 256)
@@ -172,13 +183,13 @@ def _measure_bands(
         return nothing[0], np.zeros(bands.shape[:3], np.float32), nothing if constant else None
     where = places.flatten().nonzero()[:, 0]
     where = where[:: -(-len(where) // _MOST_BLOCKS)]
-    blocks = bands.flatten(0, 2)[where].cpu().numpy()
+    blocks = bands.flatten(0, 2)[where]
     spectrum = _hold_low_bands(_flat_power(blocks, _FLAT_SHARE), spacing_mm)
     measured = None if valid is None else BlockTensors.whole(valid)
     level = _local_level(bands, spectrum, measured)
     typical = min(float(level[places].median()), _HIGHEST_TYPICAL)
     level = (level / max(typical, 1e-6)).clamp(max=_HIGHEST_LEVEL)
-    return spectrum * np.float32(typical) ** 2, level.cpu().numpy(), _evidence(blocks)
+    return spectrum * np.float32(typical) ** 2, level.cpu().numpy(), _evidence(blocks) if evidence else None
 
 
 def _tissue_blocks(tissue: Tensor) -> Tensor:
@@ -191,12 +202,12 @@ def _tissue_blocks(tissue: Tensor) -> Tensor:
     return places
 
 
-def _evidence(blocks: Array) -> Array:
+def _evidence(blocks: Tensor) -> Array:
     """Standard deviation of each band as seen in `NoiseEstimate.evidence`; `blocks`: (N, 256)."""
     shares = zip(_EVIDENCE_SHARES, _FEWEST_FLAT, strict=True)
     rows = [np.sqrt(_flat_power(blocks, share, fewest)) for share, fewest in shares]
-    low = np.quantile(np.abs(blocks), list(_EVIDENCE_QUANTILES), axis=0)
-    rows += [row / normal for row, normal in zip(low, _EVIDENCE_QUANTILES.values(), strict=True)]
+    low = quantiles(blocks.abs(), list(_EVIDENCE_QUANTILES))
+    rows += [row / np.float32(normal) for row, normal in zip(low, _EVIDENCE_QUANTILES.values(), strict=True)]
     return np.stack(rows).astype(np.float32)
 
 
@@ -222,7 +233,7 @@ def _fuse(methods: dict[str, float], spectrum: Array, level: Array, evidence: Ar
     return NoiseEstimate(float(sigma), methods, float(spread), scaled, level, evidence)
 
 
-def _flat_power(blocks: Array, share: float, fewest: int = FEWEST_PLACES) -> Array:
+def _flat_power(blocks: Tensor, share: float, fewest: int = FEWEST_PLACES) -> Array:
     """Variance of each band over the flattest of blocks (N, 256); bands of one parity choose for the other."""
     kz, ky, kx = band_indices()
     odd = (kz + ky + kx) % 2 == 1
@@ -230,9 +241,12 @@ def _flat_power(blocks: Array, share: float, fewest: int = FEWEST_PLACES) -> Arr
     anatomy[0] = False
     power = np.zeros(odd.size, np.float32)
     for judged in (odd, ~odd):
-        structure = np.square(blocks[:, anatomy & ~judged]).sum(axis=1)
-        flat = blocks[calmest(structure, share=share, fewest=fewest)][:, judged]
-        power[judged] = np.square(np.median(np.abs(flat), axis=0) / np.float32(_NORMAL_MEDIAN))
+        judges, bands = (
+            torch.from_numpy(np.flatnonzero(m)).to(blocks.device) for m in (anatomy & ~judged, judged)
+        )
+        structure = blocks[:, judges].square().sum(dim=1)
+        flat = blocks[calmest(structure, share=share, fewest=fewest)][:, bands]
+        power[judged] = np.square(quantiles(flat.abs(), [0.5])[0] / np.float32(_NORMAL_MEDIAN))
     power[0] = min(power[1], power[BLOCK[2]])  # the mean of a block says nothing about noise
     return power
 

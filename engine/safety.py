@@ -17,7 +17,7 @@ RESIDUAL_LIMIT = 3.0
 """No voxel changes by more than this many local standard deviations of the noise."""
 _RICIAN_REACH = 30.0
 """Beyond this many deviations the bias, sigma^2 / (2 A), counts as none."""
-_SLAB = 16
+_SLAB = {"cpu": 16, "cuda": 128}
 """Slices settled at a time: bounds the memory."""
 _UNTOUCHED = 2.0
 """Changes up to this many standard deviations pass as they are."""
@@ -77,8 +77,9 @@ def settle_tensor(
     measured = scan if valid is None else scan[valid]
     lowest, highest = (float(v) for v in measured.aminmax()) if measured.numel() else (0.0, 0.0)
     settled = torch.empty_like(scan)
-    for first in range(0, scan.shape[0], _SLAB):
-        cut = slice(first, min(first + _SLAB, scan.shape[0]))
+    thick = _SLAB[scan.device.type]
+    for first in range(0, scan.shape[0], thick):
+        cut = slice(first, min(first + thick, scan.shape[0]))
         sigma = noise.local_deviation(tuple(scan.shape), first, cut.stop, scan.device)
         change = saturate(proposal[cut] - scan[cut], sigma)
         settled[cut] = (scan[cut] + strength * change).clamp(lowest, highest)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.bundle import ModelBundle
 from engine.device import ComputeDevice, choose_device, trusted_precision
+from engine.diffusion import fused
 from engine.diffusion.conditioning import Condition
 from engine.diffusion.guards import (
     bound_residual,
@@ -26,7 +27,7 @@ from engine.diffusion.noise_reader import NoiseReading, read_noise, refined
 from engine.diffusion.noise_schedule import descending_sigmas, nearest_timestep, time_of_sigma
 from engine.diffusion.options import DiffusionOptions, read_options
 from engine.diffusion.pilot import pilot_of_volume
-from engine.diffusion.preconditioning import Denoiser
+from engine.diffusion.preconditioning import Denoiser, preconditioning
 from engine.diffusion.samplers import blend_strength, refine, sample_average
 from engine.diffusion.volume_denoiser import VolumeDenoiser, pad_to_stride, peak_bytes
 from engine.enhancer import (
@@ -42,6 +43,8 @@ from engine.errors import OutOfRangeError
 from engine.noise import NoiseEstimate as MeasuredNoise
 from engine.noise import measure_noise, on_device
 from engine.safety import settle_tensor
+from engine.simulation.randomness import Draw
+from engine.transfer import to_array
 from engine.volume import IntensityUnit, Volume
 
 _NOISELESS = 0.002
@@ -118,9 +121,9 @@ class DiffusionEnhancer:
         # The limits use the local noise, at the lower of the two levels: the guards go by the measured one alone.
         limits = min(measured, read, key=lambda noise: noise.sigma)
         settled = settle_tensor(scan, valid, run.array * units.scale, limits)
-        left = measure_noise(settled, valid, volume.unit, volume.spacing_mm).sigma
+        left = measure_noise(settled, valid, volume.unit, volume.spacing_mm, evidence=False).sigma
         share = min(left / measured.sigma, 1.0) if measured.sigma > 0 else 1.0
-        array = settled.cpu().numpy()
+        array = to_array(settled)
         if volume.valid is not None:
             np.copyto(array, volume.array, where=~volume.valid)
         report = EnhancementReport(
@@ -132,7 +135,7 @@ class DiffusionEnhancer:
         deviation = run.deviation * units.scale
         if valid is not None:
             deviation = torch.where(valid, deviation, torch.zeros((), device=home))
-        return EnhancementResult(volume.with_array(array), report, deviation.cpu().numpy())
+        return EnhancementResult(volume.with_array(array), report, to_array(deviation))
 
     def _home(self, voxels: int) -> torch.device:
         """Where the volume's own tensors live: on the GPU when a third of its free memory holds them."""
@@ -239,7 +242,7 @@ class DiffusionEnhancer:
 
     def _facts(self, chosen: DiffusionOptions, reading: NoiseReading) -> dict[str, str | int | float | bool]:
         """What the report says of every run."""
-        return {
+        facts: dict[str, str | int | float | bool] = {
             "model": self._bundle.model_id,
             "digest": self._bundle.digest,
             "mode": chosen.mode,
@@ -251,6 +254,10 @@ class DiffusionEnhancer:
             "self_test_rms": round(self._self_test, 5),
             "noise_spread": round(reading.spread, 3),
         }
+        weight = self._network.stem.weight
+        if weight.is_cuda:
+            facts["kernels"] = "fused" if fused.usable(weight) else "separate"
+        return facts
 
     def _probe(self, device: torch.device):  # type: ignore[no-untyped-def]
         """Return the function of the start-up self-test: F of one fixed tile, which is in noise units."""
@@ -266,7 +273,9 @@ class DiffusionEnhancer:
 
         @torch.no_grad()
         def evaluate(dtype: torch.dtype) -> Tensor:
-            return Denoiser(self._network, dtype).raw(tile, tile, condition.noise, condition)[0]
+            mean = Denoiser(self._network, dtype)(tile, tile, condition.noise, condition).mean
+            c_skip, c_out, _ = preconditioning(condition.noise)
+            return (mean - c_skip * tile) / c_out
 
         return evaluate
 
@@ -288,10 +297,10 @@ def _descend(
     if chosen.mode == "refine":
         mean = refine(denoise, y, sigmas)
         return mean, denoise.first_deviation
-    generator = torch.Generator().manual_seed(seed)
+    draw = Draw(seed, y.device)
 
     def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.device)
+        return draw.normal(tuple(like.shape))
 
     mean, spread = sample_average(denoise, y, sigmas, normal, chosen.repeats)
     return mean, spread if chosen.repeats > 1 else denoise.first_deviation

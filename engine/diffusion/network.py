@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.diffusion import fused
 from engine.diffusion.haar import BANDS
 
 IN_CHANNELS = 3 * BANDS
@@ -20,8 +21,9 @@ COLOUR_SIZE = 8
 """Length of the noise colour descriptor (`engine.diffusion.conditioning`)."""
 CONDITION_SIZE = 1 + 1 + COLOUR_SIZE + 2 + 1 + 1
 """log sigma(t), log s_hat, colour, CT/MR one-hot, log spacing ratio, log voxel size."""
-_GATE_LIMIT = 8.0
+GATE_LIMIT = 8.0
 """Noise never exceeds this many deviations: larger bands are structure and are not gated further."""
+_ALIGNED = 32
 STRIDE = 16
 """Voxels per cell of the coarsest level: every input size is a multiple of it."""
 
@@ -77,6 +79,19 @@ class ChannelNorm(nn.Module):
             out = out + film[1][:, :, None, None, None].to(x.dtype)
         return out
 
+    def activate(self, x: Tensor, film: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the SiLU of the norm; in one pass on a GPU."""
+        if fused.usable(x):
+            return fused.norm_silu(x, *self._lift(x.shape[0], film))
+        return F.silu(self(x, film))
+
+    def _lift(self, count: int, film: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Return scale and shift (N, C) of norm and FiLM together."""
+        scale = self.scale.expand(count, -1)
+        if film is None:
+            return scale, torch.zeros_like(scale)
+        return scale * (1.0 + film[0]), film[1]
+
 
 class ResidualBlock(nn.Module):
     """norm, FiLM, SiLU, conv, norm, SiLU, conv (zero at the start), add."""
@@ -95,8 +110,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """`x`: (N, C, Z, Y, X); `embedding`: (N, E)."""
         scale, shift = self.film(embedding).chunk(2, dim=1)
-        h = self.conv1(F.silu(self.norm1(x, (scale, shift))))
-        change: Tensor = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(self.norm1.activate(x, (scale, shift)))
+        change: Tensor = self.conv2(self.norm2.activate(h))
         return x + change
 
 
@@ -131,6 +146,14 @@ class WindowAttention(nn.Module):
         (z0, _), (y0, _), (x0, _) = pads
         h = h[:, z0 : z0 + size[0], y0 : y0 + size[1], x0 : x0 + size[2]]
         return x + h.permute(0, 4, 1, 2, 3)
+
+
+def _filled(x: Tensor, channels: int) -> Tensor:
+    """Add channels of zeros (N, C, Z, Y, X) until there are that many, channels-last."""
+    missing = channels - x.shape[1]
+    if missing > 0:
+        x = F.pad(x, (0,) * 7 + (missing,))
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _window_padding(size: int, window: int, offset: int) -> tuple[int, int]:
@@ -197,8 +220,19 @@ class UNet(nn.Module):
         `bands`: (N, 24, Z, Y, X) at half the volume's resolution, sizes multiples of 8.
         `condition`: (N, CONDITION_SIZE).
         """
+        out = self.say(bands, condition)
+        noise = out[:, :BANDS].float()
+        if self.gate is not None:
+            # Flat regions are pure noise, which no normalised feature can reproduce to the digit: pass it.
+            relative = torch.sinh(bands[:, BANDS:]).clamp(-GATE_LIMIT, GATE_LIMIT)
+            weighed = out[:, BANDS + 1 : 3 * BANDS + 1].float() * relative
+            noise = noise - weighed[:, :BANDS] - weighed[:, BANDS:]
+        return noise, out[:, BANDS : BANDS + 1]
+
+    def say(self, bands: Tensor, condition: Tensor) -> Tensor:
+        """Return what the head says (9 channels), what the gate says (16), and on a GPU channels to spare."""
         embedding = self.embed(condition)
-        h = self.stem(bands)
+        h = self._stem(bands)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):
             h = self._run(blocks, h, embedding, level)
@@ -209,15 +243,23 @@ class UNet(nn.Module):
             h = attend(h)
         for level in (2, 1, 0):
             h = self._run(self.decoder[level], self.ups[level](h) + skips[level], embedding, level)
-        h = F.silu(self.head_norm(h))
-        out = self.head(h)
-        noise = out[:, :BANDS].float()
-        if self.gate is not None:
-            # Flat regions are pure noise, which no normalised feature can reproduce to the digit: pass it.
-            relative = torch.sinh(bands[:, BANDS:]).clamp(-_GATE_LIMIT, _GATE_LIMIT)
-            weighed = self.gate(h).float() * relative
-            noise = noise - weighed[:, :BANDS] - weighed[:, BANDS:]
-        return noise, out[:, BANDS:]
+        h = self.head_norm.activate(h)
+        layers = [self.head] if self.gate is None else [self.head, self.gate]
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        # One convolution, on a GPU filled up to a width that its matrix units take whole.
+        fill = -len(weight) % _ALIGNED if h.is_cuda else 0
+        weight = F.pad(weight, (0,) * 9 + (fill,)).contiguous(memory_format=torch.channels_last_3d)
+        return F.conv3d(h, weight, F.pad(bias, (0, fill)), padding=1)
+
+    def _stem(self, bands: Tensor) -> Tensor:
+        """The first convolution; on a GPU of bands filled up to a width that its matrix units take whole."""
+        fill = -IN_CHANNELS % _ALIGNED if bands.is_cuda else 0
+        weight = self.stem.weight
+        if fill:
+            weight = _filled(weight, IN_CHANNELS + fill)
+            bands = _filled(bands, IN_CHANNELS + fill)
+        return F.conv3d(bands, weight, self.stem.bias, padding=1)
 
     def _run(self, blocks: nn.Module, h: Tensor, embedding: Tensor, level: int) -> Tensor:
         """Apply the residual blocks of a level one after the other."""

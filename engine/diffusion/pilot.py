@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.blocks import BLOCK, BLOCK_SIZE
+from engine.diffusion import fused
 
 STEP = (2, 4, 4)
 """Distance between overlapping blocks. It divides the network's stride, so tiles share one block grid."""
@@ -51,6 +53,8 @@ def pilot(scan: Tensor, spectrum: Tensor, level: Tensor) -> Tensor:
 def _on_grid(scan: Tensor, deviation: Tensor, level: Tensor, shift: tuple[int, int, int]) -> Tensor:
     """The pilot from blocks on one grid."""
     local = F.avg_pool3d(_extend(level, shift), BLOCK, stride=STEP)[:, 0, ..., None].clamp_min(1e-3)
+    if fused.usable(scan):
+        return _by_kernels(scan, deviation, local, shift)
     bands = _forward(_extend(scan, shift)).div_(deviation).div_(local)
     keep = bands.abs() >= _THRESHOLD
     keep[..., 0] = True
@@ -61,6 +65,22 @@ def _on_grid(scan: Tensor, deviation: Tensor, level: Tensor, shift: tuple[int, i
     share[..., 0] = 1.0
     weight = _weight(torch.linalg.vector_norm(share, dim=-1, keepdim=True).square(), local)
     return _average(bands.mul_(share).mul_(deviation), local * weight, weight, shift, scan.shape)
+
+
+def _by_kernels(scan: Tensor, deviation: Tensor, local: Tensor, shift: tuple[int, int, int]) -> Tensor:
+    """The same in four passes over the volume."""
+    step = partial(
+        fused.pilot_step,
+        local=local[..., 0].contiguous(),
+        deviation=deviation.flatten(1).contiguous(),
+        cosines=_matrices(scan)[1],
+        window=_window(scan),
+        ahead=(_BORDER[0] + shift[0], _BORDER[1] + shift[1], _BORDER[2] + shift[2]),
+        threshold=_THRESHOLD,
+        faintest=_FAINTEST,
+    )
+    scan = scan.contiguous()
+    return step(scan, step(scan, None))
 
 
 def _extend(volume: Tensor, shift: tuple[int, int, int]) -> Tensor:

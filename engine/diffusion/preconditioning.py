@@ -7,6 +7,7 @@ its errors are scaled by the noise, never by the image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.diffusion import fused
 from engine.diffusion.conditioning import Condition
 from engine.diffusion.haar import haar_merge, haar_split
-from engine.diffusion.network import UNet
+from engine.diffusion.network import GATE_LIMIT, UNet
 
 SIGMA_DATA = 2.5
 """RMS of the training volumes in model units."""
@@ -50,9 +52,13 @@ def network_input(z: Tensor, pilot: Tensor, sigma: Tensor) -> Tensor:
     c_in = preconditioning(sigma)[2]
     bands_z, taken = haar_split(z), haar_split(z - pilot) / sigma.clamp_min(1e-4)
     low = bands_z[:, :1]
-    local = F.avg_pool3d(F.pad(low, (1,) * 6, mode="replicate"), 3, stride=1)
-    relative = torch.cat((low - local, bands_z[:, 1:]), dim=1) / sigma.clamp_min(1e-4)
+    relative = torch.cat((low - _around(low), bands_z[:, 1:]), dim=1) / sigma.clamp_min(1e-4)
     return torch.cat((bands_z * c_in, torch.asinh(taken), torch.asinh(relative)), dim=1)
+
+
+def _around(low: Tensor) -> Tensor:
+    """The mean of a band over the 3x3x3 cells around each."""
+    return F.avg_pool3d(F.pad(low, (1,) * 6, mode="replicate"), 3, stride=1)
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,27 @@ class Denoiser:
         z, pilot: (N, 1, Z, Y, X) fp32 model units, spatial sizes multiples of `network.STRIDE`.
         sigma: (N,) noise of z in model units.
         """
+        if self._in_kernels(z):
+            return self._by_kernels(z, pilot, sigma, condition)
         raw, log_variance = self.raw(z, pilot, sigma, condition)
         level = sigma[:, None, None, None, None]
         c_skip, c_out, _ = preconditioning(level)
         mean = c_skip * z + c_out * raw
         return Denoised(mean, F.interpolate(log_variance, scale_factor=2.0, mode="nearest"))
+
+    def _in_kernels(self, z: Tensor) -> bool:
+        """Whether what comes before and after the network is done by kernels: bf16 on a GPU, no gradients."""
+        gated = getattr(self.network, "gate", None) is not None
+        return gated and self.precision is torch.bfloat16 and fused.usable(z) and not torch.is_grad_enabled()
+
+    def _by_kernels(self, z: Tensor, pilot: Tensor, sigma: Tensor, condition: Condition) -> Denoised:
+        """The same in a few passes over the volume."""
+        low = F.avg_pool3d(z, 2) * math.sqrt(8.0)
+        seen = fused.Seen(z.contiguous(), pilot.contiguous(), _around(low), sigma, SIGMA_DATA**2)
+        with torch.autocast(z.device.type, dtype=torch.bfloat16):
+            said = self.network.say(seen.bands(), condition.vector(sigma))
+        said = said.contiguous(memory_format=torch.channels_last_3d)
+        return Denoised(*seen.denoised(said, GATE_LIMIT))
 
     def raw(self, z: Tensor, pilot: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Return F in the image domain (N, 1, Z, Y, X) and the half-resolution log-variance, fp32."""

@@ -12,6 +12,7 @@ import torch
 
 from engine.bundle import BUNDLES, DEFAULT_MODEL, load_bundle
 from engine.device import ComputeDevice
+from engine.diffusion import fused
 from engine.diffusion.diffusion_enhancer import DiffusionEnhancer
 from engine.enhancer import EnhanceOptions
 from engine.evaluation.cases import noisy_case, parse_levels
@@ -24,8 +25,15 @@ from tests.unit.engine.pretend_gpu import GPU, PretendGpu
 
 
 @pytest.fixture
-def pretend() -> Iterator[PretendGpu]:
-    """A GPU for the time of a test."""
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendGpu]:
+    """A GPU for the time of a test, with neither kernels nor generators of its own."""
+
+    def draw_on_cpu(self: Draw, seed: int, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._scalars, self._arrays = (torch.Generator().manual_seed(seed + k) for k in (0, 1))
+
+    monkeypatch.setattr(Draw, "__init__", draw_on_cpu)
+    monkeypatch.setattr(fused, "has_triton", lambda: False)
     with PretendGpu() as mode:
         yield mode
 
@@ -90,7 +98,8 @@ def test_what_the_volume_takes_of_the_gpu_is_not_given_to_tiles(pretend: Pretend
     assert tiles[1] != "16x64x256"
 
 
-def test_the_gpu_that_is_not_there_gives_what_the_cpu_gives() -> None:
+def test_the_gpu_that_is_not_there_gives_what_the_cpu_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "has_triton", lambda: False)
     (level,) = parse_levels("ct30c")
     noisy = noisy_case(uniform_truth(level, (8, 64, 64)), level).noisy
     padded = Volume(noisy.array, noisy.affine, noisy.unit, valid=noisy.array > -2000)
@@ -114,15 +123,7 @@ def scans(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_training_steps_mix_no_devices(
-    pretend: PretendGpu, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def draw_on_cpu(self: Draw, seed: int, device: torch.device) -> None:
-        """A generator of the GPU needs a real one; what is drawn still claims the device."""
-        self.device = torch.device(device)
-        self._scalars, self._arrays = (torch.Generator().manual_seed(seed + k) for k in (0, 1))
-
-    monkeypatch.setattr(Draw, "__init__", draw_on_cpu)
+def test_training_steps_mix_no_devices(pretend: PretendGpu, scans: Path, tmp_path: Path) -> None:
     config = TrainingConfig(
         name="tiny",
         data=str(scans),
