@@ -149,8 +149,8 @@ class Index:
 
         `stored`: the series is RECEIVING, in its next generation when it was closed, and the jobs of earlier
         generations that had not ended are CANCELED (SUPERSEDED). `duplicate`: this UID with this content is
-        in this series already; drop the file. `repaired`: it is too, but its file had been found damaged or gone, and
-        this one has taken its place. `conflict`: the UID names other content or is in another
+        in this series already; drop the file. `repaired`: it is too, but its file had been found damaged or
+        gone, and this one is in its place. `conflict`: the UID names other content or is in another
         series; both are kept and marked. Safe under any number of equal calls at once.
         """
 

@@ -119,7 +119,7 @@ class AddResult:
     """What became of a new instance.
 
     duplicate  `instance` is the earlier one: drop the new file
-    repaired   `instance` is the earlier one, whose file was damaged; the new file has taken its place
+    repaired   `instance` is the earlier one, whose file was damaged: the new file is in its place
     """
 
     outcome: Outcome

@@ -9,10 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.alarms import AlarmCode, clear_alarm, damaged_subject
-from storage.job_rows import cancel_superseded
-from storage.mapping import relative
+from storage.files import durable_mkdir, filesystem, sync_directory
+from storage.operator_acts import start_over
 from storage.records import NewInstance
-from storage.series_rows import change_series, move_series, next_generation
+from storage.series_rows import change_series, move_series
 from storage.states import JobKind, JobState, SeriesEvent, SeriesState
 from storage.tables import InstanceRow, JobRow, SeriesRow
 from storage.trail import TrailEvent, add_event
@@ -24,11 +24,13 @@ SOURCE_CHANGED = "SOURCE_CHANGED"
 def repair(
     session: Session, series: SeriesRow, row: InstanceRow, new: NewInstance, *, root: Path, at: datetime
 ) -> None:
-    """Give the row the file that came; no row knows the damaged one any more then, and it is swept up.
+    """Put the file that came where the damaged one is, since jobs name it by its path.
 
-    A series that was held for the damage, or whose job failed of it, opens again once no file of it is damaged.
+    Should the transaction fail after that, the file is whole and still counts as damaged until it comes again. A
+    series that was held for the damage opens, a job that failed of it starts over, once no file is damaged.
     """
-    row.path = relative(new.path, root)
+    _put(new.path, root / row.path)
+    row.size = new.size
     row.damaged = False
     row.checked_at = at
     session.flush()
@@ -41,37 +43,33 @@ def repair(
         data={"sop_instance_uid": row.sop_instance_uid, "digest": row.digest, "size": row.size},
     )
     clear_alarm(session, AlarmCode.DAMAGED_FILE, damaged_subject("received", row.id), at=at)
-    if _is_whole(session, series) and _was_stopped(session, series):
-        _open_again(session, series, at=at)
-    else:
-        change_series(session, series)
-
-
-def _is_whole(session: Session, series: SeriesRow) -> bool:
-    """Whether no file of the series is known to be damaged."""
+    change_series(session, series)
     damaged = select(InstanceRow.id).where(InstanceRow.series_id == series.id, InstanceRow.damaged.is_(True))
-    return session.scalar(damaged.limit(1)) is None
+    if session.scalar(damaged.limit(1)) is None:
+        _go_on(session, series, at=at)
 
 
-def _was_stopped(session: Session, series: SeriesRow) -> bool:
-    """Whether the damage is why there is no derived series of this generation."""
-    state = SeriesState(series.state)
-    if state is SeriesState.HELD:
-        return series.reason == SOURCE_CHANGED
-    failed = select(JobRow.id).where(
+def _put(new: Path, old: Path) -> None:
+    """Replace a file by another for good."""
+    with filesystem():
+        durable_mkdir(old.parent)
+        if new.exists():  # it does not when the database wants the transaction once more
+            new.replace(old)
+        sync_directory(old.parent)
+
+
+def _go_on(session: Session, series: SeriesRow, *, at: datetime) -> None:
+    """Let the series, or its job, try again what the damage had stopped."""
+    if SeriesState(series.state) is SeriesState.HELD and series.reason == SOURCE_CHANGED:
+        data = {"from": series.state, "generation": series.generation}
+        move_series(session, series, SeriesEvent.REPAIRED, closed_at=None, reason=None, message=None)
+        add_event(session, TrailEvent.SERIES_REOPENED, at=at, series_id=series.id, data=data)
+    failed = select(JobRow).where(
         JobRow.series_id == series.id,
         JobRow.kind == JobKind.ENHANCE,
         JobRow.generation == series.generation,
         JobRow.state == JobState.FAILED,
         JobRow.reason == SOURCE_CHANGED,
     )
-    return state is SeriesState.STABLE and session.scalar(failed.limit(1)) is not None
-
-
-def _open_again(session: Session, series: SeriesRow, *, at: datetime) -> None:
-    """Begin a generation: the jobs of the last name the files that were damaged."""
-    was = series.state
-    move_series(session, series, SeriesEvent.STORED, **next_generation(series, late=False))
-    data = {"from": was, "generation": series.generation}
-    add_event(session, TrailEvent.SERIES_REOPENED, at=at, series_id=series.id, data=data)
-    cancel_superseded(session, series.id, before=series.generation, at=at)
+    for job in session.scalars(failed.with_for_update()).all():
+        start_over(session, job, "store", at=at)

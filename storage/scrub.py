@@ -84,6 +84,9 @@ class Scrubber:
                 return "whole", size
             row.checked_at = self._clock.at(session)
             if verdict != "whole" and not row.damaged:
+                # Once more with the row in hand: it may have been replaced while it was read.
+                verdict = verify_file(path, digest, whole=table is DerivedRow)
+            if verdict != "whole" and not row.damaged:
                 _tell(session, row, verdict, self._clock)
         return verdict, size
 

@@ -32,6 +32,7 @@ class SeriesEvent(StrEnum):
     DISCARD = "discard"
     RESENT = "resent"  # held as interrupted, and the sender has come back and released
     LISTED = "listed"  # held for want of proof, and its sender has listed what it sent, or the rest has come
+    REPAIRED = "repaired"  # held for damaged files, and they have come again
     REOPEN = "reopen"  # an operator wants a closed series looked at again
 
 
@@ -118,6 +119,7 @@ SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = {
     (SeriesState.HELD, SeriesEvent.DISCARD): SeriesState.SKIPPED,
     (SeriesState.HELD, SeriesEvent.RESENT): SeriesState.RECEIVING,
     (SeriesState.HELD, SeriesEvent.LISTED): SeriesState.RECEIVING,
+    (SeriesState.HELD, SeriesEvent.REPAIRED): SeriesState.RECEIVING,
     (SeriesState.STABLE, SeriesEvent.REOPEN): SeriesState.RECEIVING,
     (SeriesState.SKIPPED, SeriesEvent.REOPEN): SeriesState.RECEIVING,
 }

@@ -138,10 +138,10 @@ class EnhanceWorker:
 
     def _failed(self, job: JobRecord, error: AttemptFailedError) -> None:
         """Record the failure and whether it is tried again."""
-        if error.reason is Reason.SOURCE_CHANGED:
-            # Found out which files now, not in the scrubber's next round: only what is known to be damaged is
-            # taken anew when the series is sent again.
-            self._store.scrubber.check_received(job.series_id)
+        # Which files, found out now and not in the scrubber's next round: only what is known to be damaged is taken
+        # anew when the series is sent again. When all are whole, they have been, or the disk changed its mind.
+        changed = error.reason is Reason.SOURCE_CHANGED
+        mended = changed and not self._store.scrubber.check_received(job.series_id)
         now = self._now()
         retry_at = decide(
             error.reason,
@@ -150,6 +150,7 @@ class EnhanceWorker:
             now=now,
             policy=self._retry,
             rng=self._rng,
+            mended=mended,
         )
         try:
             self._store.jobs.fail(

@@ -75,13 +75,15 @@ def decide(
     now: datetime,
     policy: RetryPolicy,
     rng: random.Random,
+    mended: bool = False,
 ) -> datetime | None:
     """Return when to try again, or None when the failure is final.
 
-    `attempts` counts the attempt that just failed. What the surroundings are to blame for is tried as long as it
-    takes, and ever less often: after about as long again as it has been waited for.
+    `attempts` counts the attempt that just failed. `mended`: what it failed of is known to be gone. What the
+    surroundings are to blame for is tried as long as it takes, and ever less often: after about as long again as
+    it has been waited for.
     """
-    if reason in PERMANENT:
+    if reason in PERMANENT and not mended:
         return None
     if reason in SURROUNDINGS:
         waited = min(policy.longest, max(policy.first, now - created_at))

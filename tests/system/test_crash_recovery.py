@@ -237,6 +237,49 @@ def test_killed_in_the_middle_of_a_delivery(
     assert_one_derived_series(archive, story, len(series))
 
 
+def test_a_bit_that_flipped_on_the_disk_stops_the_series_until_it_is_sent_again(
+    start_node: StartNode, start_archive: StartArchive, series: list[Path]
+) -> None:
+    archive, node = start_archive(), start_node()
+    uid = series_uid(series)
+    acknowledged = send(node, series)
+    node.kill()
+    _flip_a_stored_bit(node, uid)
+    node.start()
+
+    def failed() -> bool:
+        story = node.story(uid)
+        return story is not None and any(job.reason == "SOURCE_CHANGED" for job in story.jobs)
+
+    node.wait_for(failed, LIMIT, "the failure")
+    assert archive.series() == []
+
+    acknowledged += send(node, series)
+    node.wait_for(lambda: _succeeded(node, uid), LIMIT, "the delivery")
+
+    assert_every_acknowledged_instance_is_intact(node, uid, acknowledged)
+    assert len(archive.series()) == 1
+    assert archive.instances(archive.series()[0]) == len(series)
+
+
+def _flip_a_stored_bit(node: RunningNode, uid: str) -> None:
+    storage = node.settings.storage
+    store = open_store(storage.resolved_database_url, storage.directory)
+    try:
+        (first, *_) = store.index.instances(store.index.get_series(uid).id)
+    finally:
+        store.close()
+    content = bytearray(first.path.read_bytes())
+    content[-1] ^= 1
+    first.path.write_bytes(content)
+
+
+def _succeeded(node: RunningNode, uid: str) -> bool:
+    story = node.story(uid)
+    kinds = [job.kind for job in story.jobs if job.state is JobState.SUCCEEDED] if story else []
+    return JobKind.DELIVER in kinds
+
+
 def _stage(node: RunningNode, uid: str) -> str | None:
     story = node.story(uid)
     running = [job for job in story.jobs if job.state is JobState.RUNNING] if story else []

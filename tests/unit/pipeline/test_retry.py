@@ -15,10 +15,21 @@ POLICY = RetryPolicy(first=timedelta(seconds=5), longest=timedelta(minutes=15))
 
 
 def ask(
-    reason: Reason, policy: RetryPolicy = POLICY, *, attempts: int = 1, age: timedelta = timedelta()
+    reason: Reason,
+    policy: RetryPolicy = POLICY,
+    *,
+    attempts: int = 1,
+    age: timedelta = timedelta(),
+    mended: bool = False,
 ) -> datetime | None:
     return decide(
-        reason, attempts=attempts, created_at=NOW - age, now=NOW, policy=policy, rng=random.Random(1)
+        reason,
+        attempts=attempts,
+        created_at=NOW - age,
+        now=NOW,
+        policy=policy,
+        rng=random.Random(1),
+        mended=mended,
     )
 
 
@@ -34,6 +45,12 @@ def test_the_wait_is_anywhere_below_a_doubling_ceiling_and_never_hot(failures: i
 @pytest.mark.parametrize("reason", sorted(PERMANENT))
 def test_a_permanent_reason_is_never_tried_again(reason: Reason) -> None:
     assert ask(reason) is None
+
+
+def test_what_has_been_mended_since_is_tried_until_the_attempts_run_out() -> None:
+    policy = RetryPolicy(first=timedelta(seconds=1), longest=timedelta(seconds=1), attempts=3)
+    assert ask(Reason.SOURCE_CHANGED, policy, attempts=2, mended=True) is not None
+    assert ask(Reason.SOURCE_CHANGED, policy, attempts=3, mended=True) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from storage.alarms import AlarmCode
 from storage.errors import SpoolFullError, StorageError
 from storage.space import Level, Marks, Room, Space, judge
-from storage.states import JobKind, SeriesState
+from storage.states import JobKind, JobState, SeriesState
 from storage.store import open_store
 
 WEEK = timedelta(days=7)
@@ -200,7 +200,7 @@ def test_a_damaged_file_sent_again_is_whole_again(scene, stored, harm):
     assert again.outcome == "repaired"
     (now,) = scene.store.index.instances(again.series.id)
     assert (now.id, now.damaged, now.digest) == (stored[0].id, False, stored[0].digest)
-    assert now.path != stored[0].path
+    assert now.path == stored[0].path
     assert now.path.read_bytes().endswith(b"a1.2.3.1.1")
     assert scene.store.alarms.active(AlarmCode.DAMAGED_FILE) == []
     assert "instance.repaired" in scene.names(series=again.series.id)
@@ -238,11 +238,12 @@ def test_a_series_held_for_its_damage_opens_again_when_all_is_whole(scene):
     opened = scene.store.index.get_series(1)
 
     assert (still.state, still.generation) == (SeriesState.HELD, 1)
-    assert (opened.state, opened.generation, opened.instance_count) == (SeriesState.RECEIVING, 2, 2)
-    assert scene.close(1, "key-2")
+    assert (opened.state, opened.generation, opened.instance_count) == (SeriesState.RECEIVING, 1, 2)
+    assert "series.reopened" in scene.names(series=1)
+    assert scene.close(1)
 
 
-def test_a_series_whose_job_met_the_damage_opens_again(scene):
+def test_a_job_that_met_the_damage_starts_over(scene):
     added = scene.add("1.2.3.1")
     scene.close(added.series.id)
     job = scene.claim()
@@ -251,9 +252,21 @@ def test_a_series_whose_job_met_the_damage_opens_again(scene):
 
     assert scene.add("1.2.3.1").outcome == "repaired"
 
-    opened = scene.store.index.get_series(1)
-    assert (opened.state, opened.generation) == (SeriesState.RECEIVING, 2)
-    assert "series.reopened" in scene.names(series=1)
+    assert scene.store.index.get_series(1).state is SeriesState.STABLE
+    again = scene.claim()
+    assert (again.id, again.attempts) == (job.id, 1)
+
+
+def test_a_job_that_failed_of_something_else_stays_failed(scene):
+    added = scene.add("1.2.3.1")
+    scene.close(added.series.id)
+    job = scene.claim()
+    _damage(scene, added.instance)
+    scene.store.jobs.fail(job, reason="OUT_OF_RANGE", message="A reason.", retry_at=None)
+
+    scene.add("1.2.3.1")
+
+    assert scene.store.jobs.get(job.id).state is JobState.FAILED
 
 
 def test_a_series_that_was_enhanced_before_the_damage_stays_as_it_is(scene, stored):

@@ -29,6 +29,7 @@ SERIES = """
     HELD discard SKIPPED
     HELD resent RECEIVING
     HELD listed RECEIVING
+    HELD repaired RECEIVING
     STABLE reopen RECEIVING
     SKIPPED reopen RECEIVING
 """
