@@ -11,6 +11,20 @@ import triton.language as tl
 
 
 @triton.jit
+def _place(cells_z, cells_y, cells_x, COUNT: tl.constexpr):
+    """The cells of this program: sample, which are inside, first voxel, lengths of a row and a slice, numbers."""
+    sample = tl.program_id(2).to(tl.int64)
+    line = tl.program_id(0)
+    first = tl.program_id(1) * COUNT
+    row = 2 * cells_x
+    slice_ = 2 * cells_y * row
+    plane = (line // cells_y).to(tl.int64) * 2 * slice_
+    start = sample * 2 * cells_z * slice_ + plane + (line % cells_y) * 2 * row + 2 * first
+    x = first + tl.arange(0, COUNT)
+    return sample, x < cells_x, start, row, slice_, (sample * cells_z * cells_y + line) * cells_x + x
+
+
+@triton.jit
 def _haar(volume, start, row, slice_, inside, COUNT: tl.constexpr):
     """The eight bands of COUNT cells of one row of cells, as in `engine.diffusion.haar`."""
     place = tl.arange(0, 2 * COUNT)
@@ -61,20 +75,12 @@ def network_input(
 
     state, pilot (N, Z, Y, X); local (N, cells): the mean low-pass band around every cell; sigma (N,).
     """
-    sample = tl.program_id(2).to(tl.int64)
-    line = tl.program_id(0)
-    x = tl.program_id(1) * COUNT + tl.arange(0, COUNT)
-    inside = x < cells_x
-    row = 2 * cells_x
-    slice_ = 2 * cells_y * row
-    plane = (line // cells_y).to(tl.int64) * 2 * slice_
-    start = sample * 2 * cells_z * slice_ + plane + (line % cells_y) * 2 * row + tl.program_id(1) * 2 * COUNT
+    sample, inside, start, row, slice_, cell = _place(cells_z, cells_y, cells_x, COUNT)
     z0, z1, z2, z3, z4, z5, z6, z7 = _haar(state, start, row, slice_, inside, COUNT)
     p0, p1, p2, p3, p4, p5, p6, p7 = _haar(pilot, start, row, slice_, inside, COUNT)
     level = tl.load(sigma + sample)
     c_in = tl.rsqrt(level * level + data_power)
     by = 1.0 / tl.maximum(level, 1e-4)
-    cell = (sample * cells_z * cells_y + line) * cells_x + x
     around = tl.load(local + cell, mask=inside, other=0.0)
     to = out + cell[:, None] * WIDTH + tl.arange(0, 8)[None, :]
     known = inside[:, None]
@@ -98,20 +104,12 @@ def network_output(
     mean, spread (N, Z, Y, X) fp32. The noise-scaled bands are computed again, since those that the network was
     shown are rounded.
     """
-    sample = tl.program_id(2).to(tl.int64)
-    line = tl.program_id(0)
-    x = tl.program_id(1) * COUNT + tl.arange(0, COUNT)
-    inside = x < cells_x
-    row = 2 * cells_x
-    slice_ = 2 * cells_y * row
-    plane = (line // cells_y).to(tl.int64) * 2 * slice_
-    start = sample * 2 * cells_z * slice_ + plane + (line % cells_y) * 2 * row + tl.program_id(1) * 2 * COUNT
+    sample, inside, start, row, slice_, cell = _place(cells_z, cells_y, cells_x, COUNT)
     z0, z1, z2, z3, z4, z5, z6, z7 = _haar(state, start, row, slice_, inside, COUNT)
     p0, p1, p2, p3, p4, p5, p6, p7 = _haar(pilot, start, row, slice_, inside, COUNT)
     level = tl.load(sigma + sample)
     total = level * level + data_power
     by = 1.0 / tl.maximum(level, 1e-4)
-    cell = (sample * cells_z * cells_y + line) * cells_x + x
     around = tl.load(local + cell, mask=inside, other=0.0)
     from_ = said + cell * WIDTH
     n0 = _noise(from_, inside, z0 - p0, z0 - around, by, 0, LIMIT)
@@ -128,19 +126,21 @@ def network_output(
         skip * z0 + gain * n0, skip * z1 + gain * n1, skip * z2 + gain * n2, skip * z3 + gain * n3,
         skip * z4 + gain * n4, skip * z5 + gain * n5, skip * z6 + gain * n6, skip * z7 + gain * n7,
     )  # fmt: skip
-    place = tl.arange(0, 2 * COUNT)
-    known = tl.reshape(tl.join(inside, inside), (2 * COUNT,))
-    tl.store(mean + start + place, tl.reshape(tl.join(m0, m1), (2 * COUNT,)), mask=known)
-    tl.store(mean + start + row + place, tl.reshape(tl.join(m2, m3), (2 * COUNT,)), mask=known)
-    tl.store(mean + start + slice_ + place, tl.reshape(tl.join(m4, m5), (2 * COUNT,)), mask=known)
-    tl.store(mean + start + slice_ + row + place, tl.reshape(tl.join(m6, m7), (2 * COUNT,)), mask=known)
+    _store_cells(mean + start, row, slice_, inside, m0, m1, m2, m3, m4, m5, m6, m7, COUNT)
     log = tl.load(from_ + 8, mask=inside, other=0.0).to(tl.float32)
     log = tl.minimum(tl.maximum(log, -8.0), 4.0)
-    wide = tl.reshape(tl.join(log, log), (2 * COUNT,))
-    tl.store(spread + start + place, wide, mask=known)
-    tl.store(spread + start + row + place, wide, mask=known)
-    tl.store(spread + start + slice_ + place, wide, mask=known)
-    tl.store(spread + start + slice_ + row + place, wide, mask=known)
+    _store_cells(spread + start, row, slice_, inside, log, log, log, log, log, log, log, log, COUNT)
+
+
+@triton.jit
+def _store_cells(to, row, slice_, inside, a0, a1, a2, a3, a4, a5, a6, a7, COUNT: tl.constexpr):
+    """The eight voxels of every cell; bit 2, 1, 0 of the number: slice, row, column."""
+    known = tl.reshape(tl.join(inside, inside), (2 * COUNT,))
+    to += tl.arange(0, 2 * COUNT)
+    tl.store(to, tl.reshape(tl.join(a0, a1), (2 * COUNT,)), mask=known)
+    tl.store(to + row, tl.reshape(tl.join(a2, a3), (2 * COUNT,)), mask=known)
+    tl.store(to + slice_, tl.reshape(tl.join(a4, a5), (2 * COUNT,)), mask=known)
+    tl.store(to + slice_ + row, tl.reshape(tl.join(a6, a7), (2 * COUNT,)), mask=known)
 
 
 @triton.jit
