@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_OLDEST = (8, 0)
+"""Compute capability of the first GPUs with the number formats that the kernels multiply in."""
 _ELEMENTS = 4096
 """Numbers that a program of the norm holds."""
 _PARTS = 264
@@ -40,7 +42,9 @@ def usable(x: Tensor) -> bool:
 
 @cache
 def _run_on(index: int) -> bool:
-    """Whether a kernel can be compiled and run: Triton needs a C compiler and a folder for what it has made."""
+    """Whether kernels can be compiled and run: Triton needs a C compiler and a folder for what it has made."""
+    if torch.cuda.get_device_capability(index) < _OLDEST:
+        return False
     x = torch.full((1, 32, 2, 2, 2), 2.0, device=torch.device("cuda", index))
     try:
         out = _NormSilu.apply(x, x.new_ones(1, 32), x.new_zeros(1, 32))  # type: ignore[no-untyped-call]
