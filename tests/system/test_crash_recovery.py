@@ -243,7 +243,7 @@ def test_a_bit_that_flipped_on_the_disk_stops_the_series_until_it_is_sent_again(
     archive, node = start_archive(), start_node()
     uid = series_uid(series)
     acknowledged = send(node, series)
-    node.kill()
+    node.stop()  # before the series counts as complete, and with the end of its association written down
     _flip_a_stored_bit(node, uid)
     node.start()
 
