@@ -46,13 +46,15 @@ def _blur_matrix(n: int, deviation: float) -> Tensor:
 
 def box_mean(x: Tensor, side: int) -> Tensor:
     """Mean over the square of `side` voxels (odd) around each voxel of a slice."""
-    return F.avg_pool2d(_framed(x, side), side, stride=1)[:, 0]
+    along_rows = F.avg_pool2d(_framed(x, side), (1, side), stride=1)
+    return F.avg_pool2d(along_rows, (side, 1), stride=1)[:, 0]
 
 
 def box_minimum(mask: Tensor, side: int) -> Tensor:
     """Whether the whole square of `side` voxels (odd) around each voxel of a slice is marked and inside it."""
     outside = F.pad((~mask).float()[:, None], [side // 2] * 4, value=1.0)
-    return F.max_pool2d(outside, side, stride=1)[:, 0] == 0
+    along_rows = F.max_pool2d(outside, (1, side), stride=1)
+    return F.max_pool2d(along_rows, (side, 1), stride=1)[:, 0] == 0
 
 
 def local_rank(x: Tensor, size: tuple[int, int, int], share: float) -> Tensor:

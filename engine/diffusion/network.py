@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.diffusion import fused
+from engine.diffusion.convolution import Convolution, convolve
 from engine.diffusion.haar import BANDS
 
 IN_CHANNELS = 3 * BANDS
@@ -100,9 +101,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1 = ChannelNorm(channels)
         self.film = nn.Linear(embedding, 2 * channels)
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.conv1 = Convolution(channels, channels)
         self.norm2 = ChannelNorm(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Convolution(channels, channels)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
         nn.init.zeros_(self.conv2.weight)
@@ -250,7 +251,7 @@ class UNet(nn.Module):
         # One convolution, on a GPU filled up to a width that its matrix units take whole.
         fill = -len(weight) % _ALIGNED if h.is_cuda else 0
         weight = F.pad(weight, (0,) * 9 + (fill,)).contiguous(memory_format=torch.channels_last_3d)
-        return F.conv3d(h, weight, F.pad(bias, (0, fill)), padding=1)
+        return convolve(h, weight, F.pad(bias, (0, fill)))
 
     def _stem(self, bands: Tensor) -> Tensor:
         """The first convolution; on a GPU of bands filled up to a width that its matrix units take whole."""
@@ -259,7 +260,7 @@ class UNet(nn.Module):
         if fill:
             weight = _filled(weight, IN_CHANNELS + fill)
             bands = _filled(bands, IN_CHANNELS + fill)
-        return F.conv3d(bands, weight, self.stem.bias, padding=1)
+        return convolve(bands, weight, self.stem.bias)
 
     def _run(self, blocks: nn.Module, h: Tensor, embedding: Tensor, level: int) -> Tensor:
         """Apply the residual blocks of a level one after the other."""
