@@ -37,11 +37,11 @@ def has_triton() -> bool:
 
 def usable(x: Tensor) -> bool:
     """Whether the kernels run on the device of a tensor; tried once for each GPU."""
-    return x.is_cuda and has_triton() and _run_on(x.device.index or 0)
+    return x.is_cuda and has_triton() and _runs_on(x.device.index or 0)
 
 
 @cache
-def _run_on(index: int) -> bool:
+def _runs_on(index: int) -> bool:
     """Whether kernels can be compiled and run: Triton needs a C compiler and a folder for what it has made."""
     if torch.cuda.get_device_capability(index) < _OLDEST:
         return False
@@ -49,6 +49,7 @@ def _run_on(index: int) -> bool:
     try:
         out = _NormSilu.apply(x, x.new_ones(1, 32), x.new_zeros(1, 32))  # type: ignore[no-untyped-call]
     except Exception:
+        # Of Triton, of its compilers, of the system: whatever it is, the separate operations remain.
         return False
     return bool((out - torch.sigmoid(torch.ones(()))).abs().max() < 1e-3)
 
@@ -120,6 +121,10 @@ def pilot_step(
     local      (N, blocks along z, y, x) level of the noise in every block
     deviation  (N, 256) of every band; cosines (64, 64) within a slice, rows are bands; window (256,)
     ahead      voxels that the first block reaches beyond the volume on every axis
+    threshold  deviations that a band must reach to be kept (first step)
+    faintest   floor of the squared level in the weights of the blocks
+
+    All fp32, contiguous, on one GPU; the result is shaped like `scan`.
     """
     from engine.diffusion.kernels import pilot
 

@@ -221,7 +221,7 @@ class UNet(nn.Module):
         `bands`: (N, 24, Z, Y, X) at half the volume's resolution, sizes multiples of 8.
         `condition`: (N, CONDITION_SIZE).
         """
-        out = self.say(bands, condition)
+        out = self.head_and_gate(bands, condition)
         noise = out[:, :BANDS].float()
         if self.gate is not None:
             # Flat regions are pure noise, which no normalised feature can reproduce to the digit: pass it.
@@ -230,8 +230,11 @@ class UNet(nn.Module):
             noise = noise - weighed[:, :BANDS] - weighed[:, BANDS:]
         return noise, out[:, BANDS : BANDS + 1]
 
-    def say(self, bands: Tensor, condition: Tensor) -> Tensor:
-        """Return what the head says (9 channels), what the gate says (16), and on a GPU channels to spare."""
+    def head_and_gate(self, bands: Tensor, condition: Tensor) -> Tensor:
+        """Return both (N, C, Z, Y, X): 9 channels of the head, 16 of the gate, on a GPU some to spare.
+
+        `bands` and `condition` as `forward` takes them.
+        """
         embedding = self.embed(condition)
         h = self._stem(bands)
         skips: list[Tensor] = []

@@ -92,7 +92,7 @@ class Denoiser:
         low = F.avg_pool3d(z, 2) * math.sqrt(8.0)
         seen = fused.Seen(z.contiguous(), pilot.contiguous(), _around(low), sigma, SIGMA_DATA**2)
         with torch.autocast(z.device.type, dtype=torch.bfloat16):
-            said = self.network.say(seen.bands(), condition.vector(sigma))
+            said = self.network.head_and_gate(seen.bands(), condition.vector(sigma))
         said = said.contiguous(memory_format=torch.channels_last_3d)
         return Denoised(*seen.denoised(said, GATE_LIMIT))
 

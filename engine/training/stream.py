@@ -51,7 +51,7 @@ class BatchStream:
         self._next = -1
         self._queues: list[Queue[States]] = []
         self._processes: list[SpawnProcess] = []
-        self._carried: queue.Queue[States] = queue.Queue(_CARRIED)
+        self._carried: queue.Queue[States | Exception] = queue.Queue(_CARRIED)
         self._closed = threading.Event()
 
     def take(self, step: int) -> Batch:
@@ -97,23 +97,33 @@ class BatchStream:
             return with_pilot(numbered_states(self._volumes, self._config, number, self._device))
         if self._device.type == "cuda":
             carried = self._carried.get()
+            if isinstance(carried, Exception):
+                raise carried
             # Its memory may be used again only after what this run has asked of it.
             return with_pilot(_each_image(carried, lambda image: _used_here(image, self._device)))
         sent = self._queues[number % len(self._queues)].get()
         # Copied out of shared memory: a long memory would hold hundreds of open files.
         copied = _each_image(sent, lambda image: image.clone())
-        return copied if isinstance(copied, Batch) else with_pilot(copied)
+        if not isinstance(copied, Batch):
+            raise TypeError("a process beside a CPU sends batches with their pilots")
+        return copied
 
     def _carry(self, number: int) -> None:
-        """Bring what the processes drew to the GPU, batch by batch, beside whatever runs there."""
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        while not self._closed.is_set():
-            sent = self._queues[number % len(self._queues)].get()
-            with torch.cuda.stream(side):
-                there = _each_image(sent, lambda x: x.pin_memory().to(self._device, non_blocking=True))
-            side.synchronize()
-            self._carried.put(there)
-            number += 1
+        """Bring what the processes drew to the GPU, batch by batch, beside whatever runs there.
+
+        What goes wrong here is raised in the run, which would wait for ever otherwise.
+        """
+        try:
+            side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            while not self._closed.is_set():
+                sent = self._queues[number % len(self._queues)].get()
+                with torch.cuda.stream(side):
+                    there = _each_image(sent, lambda x: x.pin_memory().to(self._device, non_blocking=True))
+                side.synchronize()
+                self._carried.put(there)
+                number += 1
+        except Exception as exc:
+            self._carried.put(exc)
 
 
 def numbered_states(
@@ -172,7 +182,8 @@ def _draw_ahead(
     """Draw batches first, first + step, ... for ever, on one thread; with pilots where no GPU makes them."""
     torch.set_num_threads(1)
     number, here = first, torch.device("cpu")
+    beside_gpu = torch.device(config.device).type == "cuda"
     while True:
         states = numbered_states(volumes, config, number, here)
-        drawn.put(states if config.device == "cuda" else with_pilot(states))
+        drawn.put(states if beside_gpu else with_pilot(states))
         number += step

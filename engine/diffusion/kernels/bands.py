@@ -101,6 +101,7 @@ def network_output(
 ):  # fmt: skip
     """The denoised state and the log-variance from what head and gate said (N, cells, WIDTH): F, merged and scaled.
 
+    A row of `said`: 8 bands of F, the log-variance, 8 gates of what the pilot took, 8 of the noise-scaled bands.
     mean, spread (N, Z, Y, X) fp32. The noise-scaled bands are computed again, since those that the network was
     shown are rounded.
     """

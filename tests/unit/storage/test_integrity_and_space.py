@@ -243,30 +243,22 @@ def test_a_series_held_for_its_damage_opens_again_when_all_is_whole(scene):
     assert scene.close(1)
 
 
-def test_a_job_that_met_the_damage_starts_over(scene):
+@pytest.mark.parametrize(
+    ("reason", "state"), [("SOURCE_CHANGED", JobState.PENDING), ("OUT_OF_RANGE", JobState.FAILED)]
+)
+def test_a_job_starts_over_only_if_it_failed_of_the_damage(scene, reason, state):
     added = scene.add("1.2.3.1")
     scene.close(added.series.id)
     job = scene.claim()
     _damage(scene, added.instance)
-    scene.store.jobs.fail(job, reason="SOURCE_CHANGED", message="A file.", retry_at=None)
+    scene.store.jobs.fail(job, reason=reason, message="A reason.", retry_at=None)
 
     assert scene.add("1.2.3.1").outcome == "repaired"
 
     assert scene.store.index.get_series(1).state is SeriesState.STABLE
-    again = scene.claim()
-    assert (again.id, again.attempts) == (job.id, 1)
-
-
-def test_a_job_that_failed_of_something_else_stays_failed(scene):
-    added = scene.add("1.2.3.1")
-    scene.close(added.series.id)
-    job = scene.claim()
-    _damage(scene, added.instance)
-    scene.store.jobs.fail(job, reason="OUT_OF_RANGE", message="A reason.", retry_at=None)
-
-    scene.add("1.2.3.1")
-
-    assert scene.store.jobs.get(job.id).state is JobState.FAILED
+    again = scene.store.jobs.get(job.id)
+    assert again.state is state
+    assert again.attempts == (0 if state is JobState.PENDING else 1)
 
 
 def test_a_series_that_was_enhanced_before_the_damage_stays_as_it_is(scene, stored):

@@ -81,7 +81,9 @@ def test_what_comes_before_and_after_the_network(interpreted: None, monkeypatch:
     monkeypatch.setattr(fused, "usable", lambda _tensor: False)
     with torch.no_grad():
         whole = Denoiser(network)(z, first, sigma, condition)
-        said = network.say(expected.contiguous(memory_format=torch.channels_last_3d), condition.vector(sigma))
+        said = network.head_and_gate(
+            expected.contiguous(memory_format=torch.channels_last_3d), condition.vector(sigma)
+        )
     mean, spread = seen.denoised(said.contiguous(memory_format=torch.channels_last_3d), GATE_LIMIT)
 
     torch.testing.assert_close(mean, whole.mean, atol=1e-4, rtol=1e-4)
